@@ -1,0 +1,234 @@
+"""The network as a graph of ATen operations, taken with ``torch.export``; the user's module is never touched.
+
+Everything that gates, measures or shrinks a network works on this graph. The nodes are functional ATen calls
+(``aten.conv2d``, ``aten.batch_norm``, ``aten.linear``, ...), so one rule per operation serves every architecture,
+whatever its classes are called. Parameters are shared with the model as detached views: no copy, no gradient.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+aten = torch.ops.aten
+
+_IDENTITY_IN_EVAL = {"dropout", "dropout_", "feature_dropout", "alpha_dropout", "detach", "detach_", "alias", "lift_fresh"}
+_CHECKS_ONLY = ("_assert", "sym_constrain", "_guards", "insert_deferred")
+
+
+@dataclass(frozen=True)
+class TracedModel:
+    """A model as a graph.
+
+    Attributes:
+        module: ``forward(x) -> logits``, x (N, ...) as traced with any N, logits (N, classes). Weights are shared.
+            Each node's ``meta["val"]`` is a fake tensor with its shape, ``meta["module"]`` the dotted path of the
+            innermost submodule of the user's model that ran it ("" for the model itself).
+        input_shape: Shape of one input without the batch axis.
+        classes: Width of the logits.
+    """
+
+    module: GraphModule
+    input_shape: tuple[int, ...]
+    classes: int
+
+    @property
+    def graph(self) -> Graph:
+        return self.module.graph
+
+    def node(self, name: str) -> Node:
+        """The node called ``name``."""
+        return next(node for node in self.graph.nodes if node.name == name)
+
+
+def trace(model: nn.Module, example: Tensor) -> TracedModel:
+    """Take the graph of ``model`` at ``example``'s resolution, for any batch size.
+
+    Args:
+        model: Maps (N, ...) to logits (N, classes), or to an object with ``.logits``; in eval mode.
+        example: (N, ...) with N >= 1; only its shape, dtype and device matter.
+
+    Raises:
+        ValueError: The model is in train mode, does not return logits, depends on values of its input in a way
+            that has no graph, or its graph does not give the model's own answer.
+    """
+    require_eval(model)
+    pair = example.detach()[:1].repeat(2, *[1] * (example.dim() - 1))
+    with _plain_attention():
+        try:
+            exported = torch.export.export(
+                model, (pair,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
+            )
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            raise ValueError(
+                f"trace: expected a model that torch.export can capture at input shape {tuple(example.shape)}, got "
+                f"{type(error).__name__}: {reason}. Check that model(images) runs, and that its forward does not "
+                "branch on values of the images."
+            ) from error
+        with torch.no_grad():
+            answer = model(pair)
+    logits = logits_of(answer)
+    module = _rebuild(exported, _logits_index(answer))
+    for node in module.graph.nodes:
+        if node.op == "placeholder" and isinstance(node.meta["val"].shape[0], int):
+            raise ValueError(
+                "trace: expected a model that takes any batch size, got one whose forward fixes it to "
+                f"{int(node.meta['val'].shape[0])}. Replace the constant by x.shape[0] in its forward."
+            )
+    with torch.no_grad():
+        difference = (module(pair) - logits).abs().max().item()
+    if not difference <= 1e-4 * max(1.0, logits.abs().max().item()):
+        raise ValueError(
+            f"trace: expected the graph to give the model's own logits, got a difference of {difference:.3g}. "
+            "The model has NaN weights, or its forward is random or keeps state between calls."
+        )
+    return TracedModel(module, tuple(example.shape[1:]), logits.shape[1])
+
+
+def logits_of(answer: Any) -> Tensor:
+    """The logits (N, classes) in what a model returned: a tensor, or an object or mapping with ``logits``."""
+    logits = answer
+    if not isinstance(answer, Tensor):
+        logits = answer.get("logits") if isinstance(answer, dict) else getattr(answer, "logits", None)
+    if not isinstance(logits, Tensor) or logits.dim() != 2:
+        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(answer).__name__
+        raise ValueError(
+            f"expected a model that returns logits (N, classes), or an object with .logits, got {got}. "
+            "Wrap the model in a module that returns the logits."
+        )
+    return logits
+
+
+def with_logits(answer: Any, logits: Tensor) -> Any:
+    """``answer`` as the model returned it, with its logits replaced."""
+    if isinstance(answer, Tensor):
+        return logits
+    if isinstance(answer, dict):
+        return type(answer)(**{**answer, "logits": logits})
+    answer.logits = logits
+    return answer
+
+
+def require_eval(model: nn.Module) -> None:
+    """Raise unless every submodule is in eval mode: a chain explains the network that answers, not one that trains."""
+    for name, module in model.named_modules():
+        if module.training:
+            where = f" (its submodule {name!r} is in train mode)" if name else ""
+            raise ValueError(f"expected a model in eval mode, got one in train mode{where}. Call model.eval() first.")
+
+
+def _logits_index(answer: Any) -> int:
+    """Position of the logits among the output's tensors and other leaves, in pytree order."""
+    leaves = torch.utils._pytree.tree_leaves(answer)
+    logits = logits_of(answer)
+    return next(i for i, leaf in enumerate(leaves) if leaf is logits)
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Without nn.MultiheadAttention's fused inference path, which is one opaque operation and rounds differently."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> GraphModule:
+    """Copy the exported graph: weights as attributes, in-place calls made functional, no-ops of eval mode dropped."""
+    signature = exported.graph_signature
+    if signature.buffers_to_mutate:
+        changed = ", ".join(sorted(set(signature.buffers_to_mutate.values())))
+        raise ValueError(
+            f"trace: expected a model whose forward changes nothing, got one that changes {changed}. "
+            "Call model.eval(), or make its forward stateless."
+        )
+    stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
+    constants = dict(signature.inputs_to_lifted_tensor_constants)
+    root = nn.Module()
+    graph = Graph()
+    copies: dict[Node, Node] = {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            name = stored.get(node.name) or constants.get(node.name)
+            if name is None:
+                copies[node] = graph.placeholder(node.name)
+            else:
+                value = exported.state_dict[name] if name in exported.state_dict else exported.constants[name]
+                attribute = name.replace(".", "__")
+                root.register_buffer(attribute, value.detach(), persistent=True)
+                copies[node] = graph.get_attr(attribute)
+                copies[node].meta["weight"] = name
+        elif node.op == "call_function":
+            label = _label(node)
+            if label.startswith(_CHECKS_ONLY):
+                continue
+            if label in _IDENTITY_IN_EVAL:
+                copies[node] = copies[node.args[0]]  # type: ignore[index]
+                continue
+            copies[node] = graph.node_copy(node, lambda n: copies[n])
+            copies[node].target = _functional(node.target)
+        elif node.op == "output":
+            graph.output(copies[node.args[0][logits_index]])  # type: ignore[index]
+            continue
+        else:
+            raise ValueError(f"trace: expected a graph of tensor operations, got a {node.op} node ({node.target}).")
+        copies[node].meta["val"] = node.meta.get("val")
+        copies[node].meta["module"] = _module_path(node)
+    graph.eliminate_dead_code()
+    graph.lint()
+    return GraphModule(root, graph, class_name="Traced").eval()
+
+
+def _label(node: Node) -> str:
+    target = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name.rpartition("::")[2]
+    return getattr(target, "__name__", str(target))
+
+
+def _functional(target: Any) -> Any:
+    """``aten.relu_`` -> ``aten.relu``: the graph's nodes already name the changed value, so no use is missed."""
+    if not isinstance(target, torch._ops.OpOverload) or not target._schema.is_mutable:
+        return target
+    name = target._schema.name.rpartition("::")[2].rstrip("_")
+    packet = getattr(aten, name, None)
+    if packet is None or target._overloadname not in packet.overloads():
+        raise ValueError(f"trace: expected operations that have a functional form, got {target}. Use it out of place.")
+    return getattr(packet, target._overloadname)
+
+
+def _module_path(node: Node) -> str:
+    stack = node.meta.get("nn_module_stack") or {}
+    paths = [entry[0] for entry in stack.values()]
+    return paths[-1] if paths else ""
+
+
+def size_of(node: Node) -> tuple[Any, ...]:
+    """Shape of a node's value; the batch axis is symbolic."""
+    return tuple(node.meta["val"].shape)
+
+
+def is_tensor(node: Node) -> bool:
+    """Whether the node's value is one tensor (and not a size, a tuple or nothing)."""
+    return isinstance(node.meta.get("val"), Tensor)
+
+
+def op_of(node: Any) -> Any:
+    """The ATen overload packet of a call (``aten.conv2d``), ``operator.getitem``, or None."""
+    if not isinstance(node, Node) or node.op != "call_function":
+        return None
+    return node.target.overloadpacket if isinstance(node.target, torch._ops.OpOverload) else node.target
+
+
+def is_getitem(node: Node) -> bool:
+    return op_of(node) is operator.getitem
