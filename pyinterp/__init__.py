@@ -1,0 +1,1 @@
+"""See what a trained vision network computes: chains, interactions, sparse heads."""

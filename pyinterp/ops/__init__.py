@@ -1,0 +1,6 @@
+"""The ops: plain-torch references for every device, compiled kernels where they were built."""
+
+from pyinterp.ops.gate import gate
+from pyinterp.ops.gated_affine import gated_affine
+
+__all__ = ["gate", "gated_affine"]
