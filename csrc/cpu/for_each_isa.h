@@ -1,0 +1,105 @@
+// The CPU loops, compiled for every instruction set that is worth it; chosen when they run, so one build serves all.
+#pragma once
+
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cmath>
+#include <cstdint>
+
+#include "../host_device.h"
+#include "pass.h"
+
+// GCC alone: it takes the target by pragma for every function that follows.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define PYI_WIDE 1
+#include <immintrin.h>
+#endif
+
+#pragma GCC diagnostic push
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"  // wide vectors never cross a real call: every function here is inlined
+#endif
+
+namespace pyinterp::baseline {
+#define PYI_LANES 4
+#include "lanes.h"
+
+#include "../gate.h"
+#include "gate_loops.h"
+#undef PYI_LANES
+}  // namespace pyinterp::baseline
+
+#ifdef PYI_WIDE
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c")
+namespace pyinterp::avx2 {
+#define PYI_LANES 8
+#include "lanes.h"
+
+#include "../gate.h"
+#include "gate_loops.h"
+#undef PYI_LANES
+}  // namespace pyinterp::avx2
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512dq")
+namespace pyinterp::avx512 {
+#define PYI_LANES 16
+#include "lanes.h"
+
+#include "../gate.h"
+#include "gate_loops.h"
+#undef PYI_LANES
+}  // namespace pyinterp::avx512
+#pragma GCC pop_options
+#endif
+
+#pragma GCC diagnostic pop
+
+namespace pyinterp {
+
+enum class Isa { baseline, avx2, avx512 };
+
+// The widest instruction set of this machine.
+inline Isa best_isa() {
+#ifdef PYI_WIDE
+  static const Isa best = [] {
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !__builtin_cpu_supports("f16c")) {
+      return Isa::baseline;
+    }
+    const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    return wide ? Isa::avx512 : Isa::avx2;
+  }();
+  return best;
+#else
+  return Isa::baseline;
+#endif
+}
+
+}  // namespace pyinterp
+
+// Runs `call` in the namespace of the instruction set that suits T on this machine. Double serves gradcheck alone.
+#ifdef PYI_WIDE
+#define PYI_WITH_ISA(T, call)                                                      \
+  if (std::is_same_v<T, double> || ::pyinterp::best_isa() == ::pyinterp::Isa::baseline) { \
+    using namespace ::pyinterp::baseline;                                          \
+    call;                                                                          \
+  } else if constexpr (!std::is_same_v<T, double>) {                               \
+    if (::pyinterp::best_isa() == ::pyinterp::Isa::avx512) {                       \
+      using namespace ::pyinterp::avx512;                                          \
+      call;                                                                        \
+    } else {                                                                       \
+      using namespace ::pyinterp::avx2;                                            \
+      call;                                                                        \
+    }                                                                              \
+  }
+#else
+#define PYI_WITH_ISA(T, call)             \
+  {                                       \
+    using namespace ::pyinterp::baseline; \
+    call;                                 \
+  }
+#endif

@@ -1,0 +1,8 @@
+// Marks a function for both sides: the same formulas run in CPU loops and in CUDA kernels.
+#pragma once
+
+#if defined(__CUDACC__)
+#define PYI_HD __host__ __device__ __forceinline__
+#else
+#define PYI_HD inline __attribute__((always_inline))
+#endif
