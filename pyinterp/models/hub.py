@@ -1,0 +1,110 @@
+"""Models of the Hugging Face Hub, and folders that hold one: timm's or transformers', safetensors only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pyinterp.errors import explain
+from pyinterp.models.packages import require
+from pyinterp.models.weights import reading_weights
+
+_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def download(repository: str, wanted: str) -> Path:
+    """The folder with configuration and safetensors of ``owner/name[@revision]``; offline, the cached one."""
+    hub = require("huggingface_hub", f"the model {wanted!r}")
+    owner_and_name, _, revision = repository.partition("@")
+    with reading_weights(wanted):
+        folder = hub.snapshot_download(
+            owner_and_name, revision=revision or None, allow_patterns=["*.json", "model*.safetensors"]
+        )
+    return Path(folder)
+
+
+def weights_file(folder: Path, wanted: str) -> Path:
+    """The safetensors (or the index of its shards) in ``folder``; pickles do not count."""
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(
+        path.name for path in folder.glob("*") if path.suffix in (".bin", ".pth", ".pt", ".safetensors")
+    )
+    raise ValueError(
+        explain(
+            "load",
+            f"a file model.safetensors for {wanted!r}",
+            ", ".join(found) or "no weights",
+            "Weights stored as pickles are not read; convert them to safetensors, or choose another model.",
+        )
+    )
+
+
+def is_timm(folder: Path, wanted: str) -> bool:
+    """Whether the folder's config.json describes a timm model (else one of transformers)."""
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(
+            explain(
+                "load",
+                f"a config.json for {wanted!r}",
+                "none",
+                "Check the name; give a model's folder or repository.",
+            )
+        )
+    return "architecture" in json.loads(path.read_text(encoding="utf-8"))
+
+
+def load_transformers(
+    folder: Path, wanted: str, pretrained: bool
+) -> tuple[nn.Module, Callable[[Image.Image], Tensor], tuple[str, ...]]:
+    """An image classifier of transformers with its own image processor and class names.
+
+    Raises:
+        ValueError: There are no safetensors, no image processor, the code is not part of transformers, or the
+            weights lack layers of the classifier (it would answer at random).
+    """
+    transformers = require("transformers", f"the model {wanted!r}")
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        processor = transformers.AutoImageProcessor.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            explain(
+                "load",
+                f"an image classifier that transformers itself knows for {wanted!r}",
+                (str(error).strip() or type(error).__name__).splitlines()[0].rstrip("."),
+                "Choose another model; code that a repository brings along is never run.",
+            )
+        ) from error
+    classifier = transformers.AutoModelForImageClassification
+    if not pretrained:
+        model = classifier.from_config(config)
+    else:
+        weights_file(folder, wanted)
+        with reading_weights(wanted):
+            model, info = classifier.from_pretrained(
+                folder, use_safetensors=True, trust_remote_code=False, output_loading_info=True
+            )
+        if info["missing_keys"]:
+            raise ValueError(
+                explain(
+                    "load",
+                    f"weights for every layer of the classifier {wanted!r}",
+                    f"none for {', '.join(sorted(info['missing_keys']))}",
+                    "Choose a model that was trained to classify images.",
+                )
+            )
+    classes = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+
+    def preprocess(image: Image.Image) -> Tensor:
+        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels.to(torch.float32)
+
+    return model, preprocess, classes
