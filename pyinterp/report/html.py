@@ -1,0 +1,120 @@
+"""``write_report``: results in, one self-contained HTML file out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import Sequence
+from functools import singledispatch
+from importlib import metadata, resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from pyinterp.chains.chain import Chain
+from pyinterp.chains.visual import ChainFlow
+from pyinterp.errors import explain
+from pyinterp.report.chain_blocks import chain_blocks
+from pyinterp.report.flow_blocks import flow_blocks
+from pyinterp.report.page import Block, Page, environment, photos_of, unique
+
+if TYPE_CHECKING:
+    from pyinterp.models.images import ImageSet
+
+
+def write_report(
+    results: Any,
+    path: str | os.PathLike[str],
+    *,
+    images: ImageSet | None = None,
+    classes: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Path:
+    """Write one HTML file that shows ``results`` and opens offline in any browser.
+
+    Args:
+        results: A result, or a list of them: ``Chain``, ``ChainFlow``.
+        path: The file to write; its folder is made, and an older file is replaced only by a whole new one.
+        images: The images the results speak of, in their order (``models.load_images`` gives them).
+        classes: Name of every class of the model, to be shown instead of its number.
+        title: Heading of the page; by default what the first result found.
+
+    Returns:
+        The path written.
+
+    Raises:
+        TypeError: A result of another type.
+        ValueError: No result.
+        OSError: The file cannot be written.
+    """
+    listed = list(results) if isinstance(results, list | tuple) else [results]
+    if not listed:
+        raise ValueError(explain("write_report", "at least one result", "an empty list", "Pass a Chain."))
+    page = Page(photos_of(images), tuple(classes or ()))
+    blocks = unique([block for result in listed for block in build(result, page)])
+    heading = title or next((text for text in map(headline, listed) if text), "What the network computes")
+    html = environment().get_template("template.html").render(_frame(heading, blocks))
+    return _replace(Path(path), html)
+
+
+@singledispatch
+def build(result: Any, page: Page) -> list[Block]:
+    """The sections for one result: one builder per result type."""
+    known = " or ".join(sorted(kind.__name__ for kind in build.registry if kind is not object))
+    raise TypeError(
+        explain(
+            "write_report",
+            f"results of type {known}",
+            type(result).__name__,
+            "Pass what extract_chain returned.",
+        )
+    )
+
+
+build.register(Chain, chain_blocks)
+build.register(ChainFlow, flow_blocks)
+
+
+@singledispatch
+def headline(result: Any) -> str:
+    """What a result found, in a few words; "" where it adds nothing to the heading."""
+    return ""
+
+
+@headline.register
+def _(result: Chain) -> str:
+    from pyinterp.report.chain_blocks import chain_headline
+
+    return chain_headline(result)
+
+
+def _frame(heading: str, blocks: Sequence[Block]) -> dict[str, Any]:
+    folder = resources.files("pyinterp.report")
+    style = folder.joinpath("style.css").read_text("utf-8")
+    script = folder.joinpath("flow.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    return {
+        "title": heading,
+        "blocks": blocks,
+        "style": Markup(style),
+        "script": Markup(script),
+        # With this in the page's policy a browser runs this script alone, whatever a file name may smuggle in.
+        "script_hash": f"sha256-{digest}",
+        "version": metadata.version("pyinterp"),
+        "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    }
+
+
+def _replace(path: Path, text: str) -> Path:
+    """Write beside the target and rename, so that a full disk never leaves half a report."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_text(text, "utf-8", newline="\n")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
