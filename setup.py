@@ -1,4 +1,4 @@
-"""Build `pyinterp._C`: the CPU kernels, and the CUDA kernels where nvcc is found. Metadata is in pyproject.toml.
+"""Build `pyinterp._C`: the CPU kernels, and the CUDA kernels where nvcc is found (metadata: pyproject.toml).
 
 Environment variables: PYINTERP_CUDA=0|1|auto, TORCH_CUDA_ARCH_LIST, MAX_JOBS, described in CONTRIBUTING.md.
 """
@@ -23,7 +23,7 @@ from toolchain import find_nvcc, find_torch  # noqa: E402
 
 
 class BuildKernels(build_ext):
-    """Compile .cpp with the C++ compiler and .cu with nvcc, several at once, and link them into one library."""
+    """Compile .cpp with the C++ compiler and .cu with nvcc, several at once; link them into one library."""
 
     def build_extensions(self) -> None:
         missing = []
@@ -33,7 +33,7 @@ class BuildKernels(build_ext):
             missing.append("Python.h")
         if missing:
             print(
-                f"pyinterp: no {' and no '.join(missing)} found: nothing compiled, every op runs as plain torch."
+                f"pyinterp: no {' and no '.join(missing)} found: nothing built, every op runs as plain torch."
             )
             self.extensions.clear()
         super().build_extensions()
@@ -42,7 +42,7 @@ class BuildKernels(build_ext):
         torch, nvcc = find_torch(), find_nvcc(os.environ)
         if torch is None:
             sys.exit(
-                "pyinterp: expected a torch >= 2.10 to build against, got none. Run `pip install torch` first."
+                "pyinterp: expected a torch >= 2.10 to build against, got none. Run `pip install torch`."
             )
         memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         plan = plan_build(os.environ, nvcc.version if nvcc else None, os.cpu_count() or 1, memory_gb)

@@ -1,8 +1,9 @@
 """The PEP 517 backend: setuptools, plus the choice of the torch to build against.
 
-pip builds in an isolated environment. Where the target environment has a torch, this backend asks for no second
-one, and setup.py builds against the headers of the first. Where it has none, or one that is too old, pip is asked
-for one: only the ABI-stable part of torch is used, so a library built with any torch >= 2.10 runs on every other.
+pip builds in an isolated environment. Where the target environment has a torch, this backend asks for no
+second one, and setup.py builds against the headers of the first. Where it has none, or too old a one, pip
+is asked for one: only the ABI-stable part of torch is used, so a library built with any torch >= 2.10 runs on
+every other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What setup.py builds: a pure function of the environment variables, of nvcc's version and of the machine's size."""
+"""What setup.py builds: a pure function of environment variables, nvcc's version and the machine's size."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""What the build finds on the machine: a torch to build against, and nvcc. Nothing of either is imported or run
-beyond asking nvcc where its toolkit lies.
-"""
+"""What the build finds on the machine: a torch to build against (never imported) and nvcc."""
 
 from __future__ import annotations
 
@@ -44,8 +42,9 @@ def read_torch(folder: Path) -> Torch | None:
 
 
 def find_torch() -> Torch | None:
-    """The torch of the target environment (hidden from sys.path by pip's build isolation, but on disk), else the
-    one pip fetched for this build, else None.
+    """The torch of the target environment, else the one that pip fetched for this build, else None.
+
+    pip's build isolation hides the target environment from sys.path, but its folders are where they were.
     """
     folders = [Path(path) / "torch" for path in site.getsitepackages()]
     if site.ENABLE_USER_SITE:
