@@ -1,0 +1,52 @@
+# Needs Python >= 3.10, make and, for compiled kernels, a C++ compiler (and nvcc for CUDA). The rest comes from pip.
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+BUILD_INPUTS := setup.py pyproject.toml $(wildcard tools/*.py csrc/*.* csrc/*/*.*)
+
+.PHONY: demo test bench lint types cpp install-check pytest browser clean
+
+demo: $(VENV)/.demo  ## explain a pretrained network on real photographs, write report.html
+	$(PY) -m pyinterp demo
+
+test: lint types cpp install-check browser pytest  ## everything CI runs
+
+bench: $(VENV)/.dev  ## throughput, each number beside its bound
+	$(PY) -m pytest benchmarks -q
+
+lint: $(VENV)/.dev
+	ruff check .
+	ruff format --check .
+
+types: $(VENV)/.dev
+	mypy
+
+cpp: $(VENV)/.dev  ## C++ tests under ASan and UBSan; every .cu through nvcc, where there is one
+	cmake -S . -B build/cpp -G Ninja -DPython_EXECUTABLE=$(abspath $(PY))
+	cmake --build build/cpp
+	ctest --test-dir build/cpp --output-on-failure
+
+install-check: $(VENV)/.dev  ## the promises of the README's install section, in fresh environments
+	tools/check_install.sh $(PY)
+
+pytest: $(VENV)/.dev
+	$(PY) -m pytest
+
+browser:  ## the tests of the report take screenshots; without a browser they are skipped and say so
+	tools/get_browser.sh
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache report.html
+	find pyinterp -name '*.so' -delete
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# torch and torchvision come first: the kernels are then built against this torch, and no second one is fetched.
+$(PY):
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install "torch>=2.10" torchvision
+
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(BUILD_INPUTS) | $(PY)
+	$(PY) -m pip install -e ".[$*]"
+	touch $@
