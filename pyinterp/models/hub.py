@@ -48,17 +48,13 @@ def weights_file(folder: Path, wanted: str) -> Path:
 
 def is_timm(folder: Path, wanted: str) -> bool:
     """Whether the folder's config.json describes a timm model (else one of transformers)."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(
-            explain(
-                "load",
-                f"a config.json for {wanted!r}",
-                "none",
-                "Check the name; give a model's folder or repository.",
-            )
-        )
-    return "architecture" in json.loads(path.read_text(encoding="utf-8"))
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        got = "none" if isinstance(error, FileNotFoundError) else f"one that can't be read ({error})"
+        fix = "Check the name; give the folder or repository of a model."
+        raise ValueError(explain("load", f"a config.json for {wanted!r}", got, fix)) from error
+    return "architecture" in config
 
 
 def load_transformers(

@@ -21,7 +21,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """The picture as people see it, in 8-bit RGB: EXIF orientation applied, transparency laid on white.
 
     Raises:
-        ValueError: The mode has no fixed white (32-bit integers or floats) or no conversion to RGB (LAB).
+        ValueError: The mode has no fixed white (32-bit integers or floats).
     """
     # The format is lost when the picture is turned.
     sixteen_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
