@@ -6,8 +6,15 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
+
+#include "host_device.h"
 
 namespace pyinterp {
+
+// Sums and tables are float32, or float64 with float64 data.
+template <class T>
+using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 struct Site {
   int64_t segments, middle, channels, inner;
@@ -24,7 +31,7 @@ struct Tiles {
   int64_t strips;   // tiles along channels
 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) {
+PYI_HD int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 

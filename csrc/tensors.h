@@ -71,7 +71,8 @@ struct Gated {
 
   Tensor like_x(const Tensor& other) const {
     STD_TORCH_CHECK(other.numel() == x.numel(), "expected a gradient of the shape of x");
-    return torch::stable::contiguous(other, format);
+    const bool ready = format == MemoryFormat::Contiguous ? other.is_contiguous() : is_channels_last(other);
+    return ready ? other : torch::stable::contiguous(other, format);
   }
 };
 
@@ -110,5 +111,39 @@ struct Scores {
     return group ? group->const_data_ptr<int64_t>() : nullptr;
   }
 };
+
+// One scale and one shift per channel.
+struct Affine {
+  Tensor scale, shift;
+
+  Affine(const Tensor& given_scale, const Tensor& given_shift, const Gated& gated)
+      : scale(table(given_scale, gated.x, "scale")), shift(table(given_shift, gated.x, "shift")) {
+    STD_TORCH_CHECK(
+        scale.numel() == gated.site.channels && shift.numel() == gated.site.channels,
+        "scale and shift must be (C,), C = ", gated.site.channels);
+  }
+};
+
+// Stands for a gradient that nobody needs.
+inline Tensor no_gradient(const Tensor& x) {
+  const int64_t none = 0;
+  return torch::stable::new_empty(x, {&none, 1});
+}
+
+template <class F>
+void for_each_dtype(const Tensor& x, const F& f) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::BFloat16:
+      return f(c10::BFloat16{});
+    case ScalarType::Half:
+      return f(c10::Half{});
+    case ScalarType::Double:
+      return f(double{});
+    default:
+      STD_TORCH_CHECK(false, "expected float32, bfloat16, float16 or float64");
+  }
+}
 
 }  // namespace pyinterp

@@ -28,35 +28,28 @@ constexpr PassFn<T> kBackward[kActs] = {
     backward_pass<0, T>, backward_pass<1, T>, backward_pass<2, T>, backward_pass<3, T>,
     backward_pass<4, T>, backward_pass<5, T>, backward_pass<6, T>};
 
-struct Affine {
-  Tensor scale, shift;
+void check_act(int64_t act) {
+  STD_TORCH_CHECK(act >= 0 && act < kActs, "act must be in [0, ", kActs, "), got ", act);
+}
 
-  Affine(const Tensor& given_scale, const Tensor& given_shift, const Gated& gated, int64_t act)
-      : scale(table(given_scale, gated.x, "scale")), shift(table(given_shift, gated.x, "shift")) {
-    STD_TORCH_CHECK(
-        scale.numel() == gated.site.channels && shift.numel() == gated.site.channels,
-        "scale and shift must be (C,), C = ", gated.site.channels);
-    STD_TORCH_CHECK(act >= 0 && act < kActs, "act must be in [0, ", kActs, "), got ", act);
-  }
-
-  template <class T>
-  void attach(Pass<T>& pass) const {
-    pass.tables[1] = scale.const_data_ptr<Wide<T>>();
-    pass.tables[2] = shift.const_data_ptr<Wide<T>>();
-  }
-};
+template <class T>
+void attach(const Affine& affine, Pass<T>& pass) {
+  pass.tables[1] = affine.scale.const_data_ptr<Wide<T>>();
+  pass.tables[2] = affine.shift.const_data_ptr<Wide<T>>();
+}
 
 Tensor gated_affine(
     const Tensor& x, const Tensor& scale, const Tensor& shift, const Tensor& scores,
     const std::optional<Tensor>& group, int64_t act, std::optional<double> temperature, int64_t dim) {
   const Gated gated(x, dim, group.has_value());
   const Scores rows(scores, group, gated);
-  const Affine affine(scale, shift, gated, act);
+  const Affine affine(scale, shift, gated);
+  check_act(act);
   Tensor y = torch::stable::empty_like(gated.x);
   for_each_dtype(x, [&](auto number) {
     using T = decltype(number);
     Call<T> call(gated, rows, temperature);
-    affine.attach(call.pass);
+    attach(affine, call.pass);
     call.pass.out = y.mutable_data_ptr<T>();
     call.for_tiles([&](int64_t begin, int64_t end) { kForward<T>[act](call.pass, begin, end); });
   });
@@ -68,14 +61,15 @@ std::tuple<Tensor, Tensor> gated_affine_backward(
     const std::optional<Tensor>& group, int64_t act, std::optional<double> temperature, int64_t dim, bool need_x) {
   const Gated gated(x, dim, group.has_value());
   const Scores rows(scores, group, gated);
-  const Affine affine(scale, shift, gated, act);
+  const Affine affine(scale, shift, gated);
+  check_act(act);
   const Tensor dy = gated.like_x(grad);
   Tensor dx = need_x ? torch::stable::empty_like(gated.x) : no_gradient(x);
   Tensor grad_scores = torch::stable::empty_like(rows.scores);
   for_each_dtype(x, [&](auto number) {
     using T = decltype(number);
     Call<T> call(gated, rows, temperature);
-    affine.attach(call.pass);
+    attach(affine, call.pass);
     call.make_partial();
     call.pass.dy = dy.const_data_ptr<T>();
     call.pass.out = need_x ? dx.mutable_data_ptr<T>() : nullptr;

@@ -1,16 +1,9 @@
 // What one pass of a CPU loop over the data reads and writes.
 #pragma once
 
-#include <cstdint>
-#include <type_traits>
-
 #include "../site.h"
 
 namespace pyinterp {
-
-// Sums and tables are float32, or float64 with float64 data.
-template <class T>
-using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
 template <class T>
 struct Pass {

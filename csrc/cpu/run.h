@@ -13,22 +13,6 @@ constexpr int64_t kTileElements = 16384;
 // Below this many numbers a second thread costs more than it saves.
 constexpr int64_t kGrainElements = 32768;
 
-template <class F>
-void for_each_dtype(const Tensor& x, const F& f) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return f(float{});
-    case ScalarType::BFloat16:
-      return f(c10::BFloat16{});
-    case ScalarType::Half:
-      return f(c10::Half{});
-    case ScalarType::Double:
-      return f(double{});
-    default:
-      STD_TORCH_CHECK(false, "expected float32, bfloat16, float16 or float64");
-  }
-}
-
 // The tables of a call, alive as long as its pass.
 template <class T>
 struct Call {
@@ -90,10 +74,5 @@ struct Call {
     }
   }
 };
-
-inline Tensor no_gradient(const Tensor& x) {
-  const int64_t none = 0;
-  return torch::stable::new_empty(x, {&none, 1});
-}
 
 }  // namespace pyinterp::cpu

@@ -1,4 +1,4 @@
-"""What the gating ops share: registration, layouts, the broadcast of score rows, and the checks of user input."""
+"""What the gating ops share: registration, layouts, the broadcast of score rows, checks of user input."""
 
 from __future__ import annotations
 
@@ -28,6 +28,32 @@ def register(name: str, schema: str, reference: Callable[..., Any], fake: Callab
     return getattr(torch.ops.pyinterp, name).default
 
 
+def differentiable(
+    name: str, op: Any, save: Callable[..., None], backward: Callable[..., Any]
+) -> Callable[..., Tensor]:
+    """Register the gradient of ``pyinterp::name`` and return its caller.
+
+    In eager mode the caller skips the autograd code that torch generates for custom ops: with an
+    ``autograd.Function`` of our own, a small site costs a third less. Both run the same two functions.
+    """
+    torch.library.register_autograd(f"pyinterp::{name}", backward, setup_context=save, lib=LIBRARY)
+
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        output: Tensor = op(*args)
+        save(ctx, args, output)
+        return output
+
+    body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    eager: Any = type(name, (torch.autograd.Function,), body)
+
+    def call(*args: Any) -> Tensor:
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return op(*args)
+        return eager.apply(*args)
+
+    return call
+
+
 def result_like(x: Tensor) -> Tensor:
     """Allocate a result: the strides of a contiguous or channels-last `x`, else contiguous."""
     if x.is_contiguous() or _is_channels_last(x):
@@ -46,7 +72,7 @@ def store(value: Tensor, x: Tensor) -> Tensor:
 
 
 def spread(rows: Tensor, x: Tensor, dim: int, group: Tensor | None = None) -> Tensor:
-    """View (C,) or (G, C) `rows` so that they broadcast against `x` along `dim` (and its samples, by `group`)."""
+    """View (C,) or, by `group`, (G, C) `rows` so that they broadcast against `x` along `dim`."""
     shape = [1] * x.dim()
     shape[dim] = x.shape[dim]
     if group is not None:
@@ -106,7 +132,7 @@ def check_gate(
 def _check_dtypes(where: str, x: Tensor, scores: Tensor) -> None:
     wanted = torch.float64 if x.dtype == torch.float64 else torch.float32
     if scores.dtype != wanted:
-        fix = f"Convert them with .to({wanted}); x may be float32, bfloat16 or float16 (float64 with float64)."
+        fix = f"Convert them with .to({wanted}); x is float32, bfloat16, float16, or float64."
         raise TypeError(explain(where, f"{wanted} scores for {x.dtype} x", scores.dtype, fix))
 
 
@@ -118,7 +144,9 @@ def _check_group(where: str, x: Tensor, scores: Tensor, dim: int, group: Tensor)
     if group.dtype != torch.int64 or group.shape != x.shape[:1]:
         fix = "group maps each sample to its row of scores."
         raise ValueError(
-            explain(where, f"int64 group of shape ({x.shape[0]},)", f"{group.dtype} {tuple(group.shape)}", fix)
+            explain(
+                where, f"int64 group of shape ({x.shape[0]},)", f"{group.dtype} {tuple(group.shape)}", fix
+            )
         )
     if scores.dim() != 2 or scores.shape[1] != channels:
         fix = "With group, scores holds one row per group."

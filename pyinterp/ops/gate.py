@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pyinterp.ops._common import (
-    LIBRARY,
     check_gate,
     collect,
+    differentiable,
     opening,
     opening_slope,
     register,
@@ -96,7 +96,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
     return grad_x if need_x else None, grad_scores if need_scores else None, None, None, None
 
 
-torch.library.register_autograd("pyinterp::gate", _backward, setup_context=_save, lib=LIBRARY)
+_differentiable_gate = differentiable("gate", _gate, _save, _backward)
 
 
 def gate(
@@ -128,4 +128,4 @@ def gate(
     Source: the sigmoid gate with temperature of NeuroChains (Zhao et al., TMLR 2022).
     """
     dim = check_gate("gate", x, scores, temperature, dim, group)
-    return _gate(x, scores, group, temperature, dim)  # type: ignore[no-any-return]
+    return _differentiable_gate(x, scores, group, temperature, dim)

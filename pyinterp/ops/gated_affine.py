@@ -12,9 +12,9 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.ops._common import (
-    LIBRARY,
     check_gate,
     collect,
+    differentiable,
     opening,
     opening_slope,
     register,
@@ -136,7 +136,9 @@ def _backward_fake(
     return result_like(x) if need_x else x.new_empty(0), grad_scores
 
 
-_INPUTS = "Tensor x, Tensor scale, Tensor shift, Tensor scores, Tensor? group, int act, float? temperature, int dim"
+_INPUTS = (
+    "Tensor x, Tensor scale, Tensor shift, Tensor scores, Tensor? group, int act, float? temperature, int dim"
+)
 _gated_affine = register("gated_affine", f"({_INPUTS}) -> Tensor", _forward, _forward_fake)
 _gated_affine_backward = register(
     "gated_affine_backward",
@@ -165,7 +167,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x if need_x else None, *none, grad_scores if need_scores else None, *none, *none
 
 
-torch.library.register_autograd("pyinterp::gated_affine", _backward, setup_context=_save, lib=LIBRARY)
+_differentiable_gated_affine = differentiable("gated_affine", _gated_affine, _save, _backward)
 
 
 def gated_affine(
@@ -182,8 +184,10 @@ def gated_affine(
 
     Args:
         x: (N, ..., C, ...), C = ``x.shape[dim]``; float32, bfloat16, float16 (or float64).
-        scale: (C,) in the dtype of `scores`; BatchNorm's weight / sqrt(running_var + eps). A constant: no gradient.
-        shift: (C,) in the dtype of `scores`; BatchNorm's bias - running_mean * scale. A constant: no gradient.
+        scale: (C,) in the dtype of `scores`, BatchNorm's weight / sqrt(running_var + eps).
+            A constant: it gets no gradient.
+        shift: (C,) in the dtype of `scores`, BatchNorm's bias - running_mean * scale.
+            A constant: it gets no gradient.
         scores: (C,) float32 (float64 with float64 `x`), or (G, C) with `group`.
         act: One of "none", "relu", "relu6", "silu", "hardswish", "gelu", "gelu_tanh".
         temperature: None uses the scores as gates g; otherwise g = sigmoid(scores / temperature).
@@ -211,6 +215,8 @@ def gated_affine(
     if scale.dtype != scores.dtype or shift.dtype != scores.dtype:
         fix = "Convert them to the dtype of scores."
         raise TypeError(
-            explain("gated_affine", f"{scores.dtype} scale and shift", f"{scale.dtype} and {shift.dtype}", fix)
+            explain(
+                "gated_affine", f"{scores.dtype} scale and shift", f"{scale.dtype} and {shift.dtype}", fix
+            )
         )
-    return _gated_affine(x, scale, shift, scores, group, code, temperature, dim)  # type: ignore[no-any-return]
+    return _differentiable_gated_affine(x, scale, shift, scores, group, code, temperature, dim)
