@@ -168,6 +168,7 @@ def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> Graph
                 root.register_buffer(attribute, value.detach(), persistent=True)
                 copies[node] = graph.get_attr(attribute)
                 copies[node].meta["weight"] = name
+                copies[node].meta["parameter"] = node.name in signature.inputs_to_parameters
         elif node.op == "call_function":
             label = _label(node)
             if label.startswith(_CHECKS_ONLY):
