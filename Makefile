@@ -8,8 +8,8 @@ BUILD_INPUTS := setup.py pyproject.toml $(wildcard tools/*.py csrc/*.* csrc/*/*.
 
 .PHONY: demo test bench lint types cpp install-check pytest browser clean
 
-demo: $(VENV)/.demo  ## explain a pretrained network on real photographs, write report.html
-	$(PY) -m pyinterp demo
+demo: $(VENV)/.demo  ## explain a pretrained network on real photographs, write demo/report.html
+	$(PY) -m pyinterp demo --out demo
 
 test: lint types cpp install-check browser pytest  ## everything CI runs
 
@@ -38,7 +38,7 @@ browser:  ## the tests of the report take screenshots; without a browser they ar
 	tools/get_browser.sh
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache report.html
+	rm -rf $(VENV) build dist *.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache demo
 	find pyinterp -name '*.so' -delete
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
