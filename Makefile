@@ -6,6 +6,7 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 BUILD_INPUTS := setup.py pyproject.toml $(wildcard tools/*.py csrc/*.* csrc/*/*.*)
 
+.NOTPARALLEL:
 .PHONY: demo test bench lint types cpp install-check pytest browser clean
 
 demo: $(VENV)/.demo  ## explain a pretrained network on real photographs, write demo/report.html
@@ -43,10 +44,11 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # torch and torchvision come first: the kernels are then built against this torch, and no second one is fetched.
-$(PY):
+$(VENV)/.torch:
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install "torch>=2.10" torchvision
+	touch $@
 
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(BUILD_INPUTS) | $(PY)
+$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.torch $(BUILD_INPUTS)
 	$(PY) -m pip install -e ".[$*]"
 	touch $@
