@@ -25,7 +25,7 @@ types: $(VENV)/.dev
 	mypy
 
 cpp: $(VENV)/.dev  ## C++ tests under ASan and UBSan; every .cu through nvcc, where there is one
-	cmake -S . -B build/cpp -G Ninja -DPython_EXECUTABLE=$(abspath $(PY))
+	cmake -S . -B build/cpp -G Ninja -DPython3_EXECUTABLE=$(abspath $(PY))
 	cmake --build build/cpp
 	ctest --test-dir build/cpp --output-on-failure
 
