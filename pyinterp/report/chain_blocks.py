@@ -61,7 +61,7 @@ def _answer(chain: Chain) -> dict[str, Any]:
     tiles = [
         _tile("Kept", percent(chain.kept_fraction), f"{kept:,} of {total:,} {_units(chain)}"),
         _tile(
-            "Mean KL to the full network",
+            "Mean KL",
             number(here["kl"]),
             f"asked: at most {number(bound)}" if bound else "0 = no change",
         ),
@@ -79,7 +79,7 @@ def _answer(chain: Chain) -> dict[str, Any]:
         share = percent(info["parameters_after"] / info["parameters_before"])
         tiles.append(
             _tile(
-                "As a real smaller network",
+                "As a network",
                 share,
                 f"of the parameters; {number(info['time_ratio'], 2)} times as fast",
             )

@@ -13,7 +13,7 @@ from pyinterp.report.page import Block, Page, data_uri, fragment
 from pyinterp.report.plots import number, percent
 
 if TYPE_CHECKING:
-    from pyinterp.chains.visual import ChainFlow, FlowColumn, FlowUnit
+    from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowUnit
 
 SIDE, COLUMN, ROW, SKIPPED = 46, 84, 64, 30
 TOP, MARGIN, LAST = 66, 14, 190

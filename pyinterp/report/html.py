@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from pyinterp.chains.chain import Chain
-from pyinterp.chains.visual import ChainFlow
+from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
 from pyinterp.report.chain_blocks import chain_blocks
 from pyinterp.report.flow_blocks import flow_blocks

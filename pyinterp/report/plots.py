@@ -157,7 +157,7 @@ def dot_plot(
         return Markup('<p class="quiet">{}: no finite value.</p>').format(label)
     high = max([*values, *([bound[0]] if bound else []), *([top] if top is not None else [])])
     floor = max(high * 1e-3, 1e-9)
-    low = max(floor, min([v for v in values if v > 0] or [floor])) if log else 0.0
+    low = max(floor, min([v for v in values if v > 0] or [floor]) / 1.6) if log else 0.0
     left = 128
     axis = _Axis(low, high, left, WIDTH - 62, log)
     bottom = height - BOTTOM

@@ -1,0 +1,98 @@
+"""The charts: what they draw, where, and that names stay text."""
+
+from __future__ import annotations
+
+import math
+import re
+from xml.etree import ElementTree
+
+import pytest
+
+from pyinterp.report.plots import HEIGHT, WIDTH, Series, dot_plot, line_chart, number, percent
+
+NASTY = "<script>alert(1)</script>\"'&"
+
+
+def polyline(svg: str) -> list[tuple[float, float]]:
+    points = re.search(r'points="([^"]*)"', svg)
+    assert points
+    return [(float(x), float(y)) for x, y in (pair.split(",") for pair in points[1].split())]
+
+
+def parsed(markup: str) -> ElementTree.Element:
+    return ElementTree.fromstring(f"<div>{markup}</div>")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (0.07149, "0.0715"),
+        (1.0, "1"),
+        (12.34, "12.3"),
+        (99.96, "100"),
+        (21008, "21,008"),
+        (0.00042, "4.2e-04"),
+        (-1.5, "-1.5"),
+        (math.nan, "not finite"),
+    ],
+)
+def test_number(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+def test_percent() -> None:
+    assert percent(0.0312) == "3.12\u202f%"
+
+
+def test_a_line_goes_through_its_points_in_proportion() -> None:
+    chart = line_chart([Series("a", [(0, 0), (5, 2), (10, 4)])], label="t", x_label="x", y_label="y")
+    (x0, y0), (x1, y1), (x2, y2) = polyline(chart)
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
+    assert y0 > y2
+    assert 0 <= min(x0, y2) and x2 <= WIDTH and y0 <= HEIGHT
+
+
+def test_a_log_axis_is_even_in_factors_and_leaves_out_zero() -> None:
+    points = [(1, 0.01), (2, 0.1), (3, 1.0), (4, 0.0), (5, math.nan)]
+    chart = line_chart([Series("a", points)], label="t", x_label="x", y_label="y", log_y=True)
+    drawn = polyline(chart)
+    assert len(drawn) == 3
+    assert drawn[0][1] - drawn[1][1] == pytest.approx(drawn[1][1] - drawn[2][1], abs=0.2)
+
+
+def test_one_point_and_equal_values_draw_without_error() -> None:
+    parsed(line_chart([Series("a", [(1, 3)])], label="t", x_label="x", y_label="y"))
+    parsed(line_chart([Series("a", [(1, 3), (2, 3)])], label="t", x_label="x", y_label="y", log_y=True))
+    parsed(dot_plot([("a", 0.0, True)], label="t", x_label="x", log=True))
+
+
+def test_nothing_to_draw_is_said_in_words() -> None:
+    assert "nothing was recorded" in line_chart([Series("a", [])], label="t", x_label="x", y_label="y")
+    assert "no finite value" in dot_plot([("a", math.nan, True)], label="t", x_label="x")
+
+
+def test_dots_are_placed_by_value_and_written_beside() -> None:
+    chart = dot_plot([("ours", 1.0, True), ("b", 2.0, False), ("c", 4.0, False)], label="t", x_label="x")
+    a, b, c = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', chart))
+    assert b - a == pytest.approx((c - b) / 2, abs=0.2)
+    assert [text.text for text in parsed(chart).iter("text") if text.get("class") == "value"] == ["1", "2", "4"]
+
+
+def test_names_are_text_in_every_place() -> None:
+    chart = line_chart(
+        [Series(NASTY, [(0, 1), (1, 2)]), Series("b", [(0, 1), (1, 1)])],
+        label=NASTY,
+        x_label=NASTY,
+        y_label=NASTY,
+        bound=(1.5, NASTY),
+        breaks=[(0.5, NASTY)],
+        mark=(0.5, 1.5, NASTY),
+    ) + dot_plot([(NASTY, 1.0, True)], label=NASTY, x_label=NASTY, bound=(1.0, NASTY))
+    assert "<script" not in chart
+    tree = parsed(chart)
+    written = [element.text for element in tree.iter() if element.text] + [
+        element.get("aria-label") for element in tree.iter("svg")
+    ]
+    assert written.count(NASTY) == 11
