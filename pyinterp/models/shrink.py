@@ -9,7 +9,16 @@ from typing import Protocol
 from torch import Tensor
 from torch.fx import GraphModule
 
-from pyinterp.models.flow import attention, channels, pointwise, shapes  # noqa: F401  (they register the rules)
+from pyinterp.models.flow import (  # noqa: F401  (they register the rules)
+    attention,
+    channels,
+    gates,
+    norms,
+    pointwise,
+    selections,
+    shapes,
+    spaces,
+)
 from pyinterp.models.flow.build import Builder
 from pyinterp.models.flow.plan import Flow
 from pyinterp.models.flow.simplify import simplify

@@ -1,4 +1,4 @@
-"""Rules of the operations that mix or scale channels: convolutions, linear maps, normalisations and gates."""
+"""Rules of the operations that mix channels: convolutions and linear maps."""
 
 from __future__ import annotations
 
@@ -9,24 +9,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from pyinterp.models.flow.build import Builder, Weighted
-from pyinterp.models.flow.masks import Known, Masks, everything, filled, indices, known, position, replaced
-from pyinterp.models.flow.plan import Demand, Flow, Rule, bound, rule
-from pyinterp.ops.gated_affine import ACTIVATIONS
+from pyinterp.models.flow.masks import Known, Masks, everything, filled, indices, known, replaced
+from pyinterp.models.flow.plan import Demand, Flow, Rule, bound, rule, wide
 
 aten = torch.ops.aten
-
-_ACTIVATION_CALLS: dict[str, tuple[Any, tuple[Any, ...], dict[str, Any]]] = {
-    "relu": (aten.relu.default, (), {}),
-    "relu6": (aten.hardtanh.default, (0.0, 6.0), {}),
-    "silu": (aten.silu.default, (), {}),
-    "hardswish": (aten.hardswish.default, (), {}),
-    "gelu": (aten.gelu.default, (), {}),
-    "gelu_tanh": (aten.gelu.default, (), {"approximate": "tanh"}),
-}
-
-
-def _wide(value: Tensor) -> Tensor:
-    return value.detach().cpu().double()
 
 
 def _weights_fixed(flow: Flow, call: dict[str, Any]) -> bool:
@@ -37,7 +23,7 @@ def _bias(flow: Flow, call: dict[str, Any]) -> Tensor:
     """The bias (outputs,) in float64, zeros where there is none."""
     if call["bias"] is None:
         return torch.zeros(flow.dims(call["weight"])[0].size, dtype=torch.float64)
-    return _wide(flow.tensor(call["bias"]))
+    return wide(flow.tensor(call["bias"]))
 
 
 def _sliced_bias(
@@ -69,7 +55,7 @@ class Convolution(Rule):
                 return None
             value = fact.value.repeat_interleave(len(bias) // groups)
             if fact.value.any():
-                bias = bias + _wide(flow.tensor(call["weight"])).flatten(1).sum(1) * value
+                bias = bias + wide(flow.tensor(call["weight"])).flatten(1).sum(1) * value
             return known(1, absorbed, bias)
         if not fact.mask.all() or not self._absorbed(flow, call).all():
             return None
@@ -131,7 +117,7 @@ class Convolution(Rule):
         """(outputs,) what constant inputs add to every position."""
         constant = indices(values != 0)
         columns = flow.tensor(call["weight"]).index_select(1, constant.to(flow.device))
-        return _wide(columns).flatten(2).sum(2) @ values[constant]
+        return wide(columns).flatten(2).sum(2) @ values[constant]
 
     def _spread(
         self, build: Builder, node: Node, x: Node | None, source: Tensor | None, outputs: Tensor | None
@@ -197,167 +183,4 @@ class Linear(Rule):
 
     def _shift(self, flow: Flow, call: dict[str, Any], values: Tensor) -> Tensor:
         constant = indices(values != 0)
-        return _wide(flow.tensor(call["weight"]).index_select(1, constant.to(flow.device))) @ values[constant]
-
-
-@rule(aten.batch_norm)
-class BatchNorm(Rule):
-    """y[c] = scale[c] * x[c] + shift[c] with the stored statistics."""
-
-    def known(self, flow: Flow, node: Node) -> Known | None:
-        call = bound(node)
-        fact = flow.known.get(call["input"])
-        if fact is None or fact.axis != 1 or not self._fixed(flow, call):
-            return None
-        scale, shift = self._affine(flow, call)
-        return known(1, fact.mask, scale * fact.value + shift)
-
-    def plan(self, flow: Flow, node: Node, wanted: Masks) -> tuple[Masks, list[Demand]]:
-        call = bound(node)
-        if not self._fixed(flow, call):
-            return super().plan(flow, node, wanted)
-        return wanted, [(call["input"], wanted)]
-
-    def emit(self, build: Builder, node: Node, inputs: list[Node | None]) -> Node:
-        call = bound(node)
-        if not self._fixed(build.flow, call):
-            return build.copy(node, inputs)
-        scale, shift = self._affine(build.flow, call)
-        kept = filled(build.flow.stored[node][1], len(scale))
-        return build.scale_and_shift(node, inputs[0], 1, scale[kept], shift[kept])
-
-    def _fixed(self, flow: Flow, call: dict[str, Any]) -> bool:
-        statistics = (call["running_mean"], call["running_var"])
-        given = all(n is not None for n in statistics) and not call["training"]
-        return given and all(flow.is_constant(n) for n in (*statistics, call["weight"], call["bias"]))
-
-    def _affine(self, flow: Flow, call: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        mean, variance = _wide(flow.tensor(call["running_mean"])), _wide(flow.tensor(call["running_var"]))
-        scale = (variance + call["eps"]).rsqrt()
-        if call["weight"] is not None:
-            scale = scale * _wide(flow.tensor(call["weight"]))
-        shift = -mean * scale
-        return scale, shift if call["bias"] is None else shift + _wide(flow.tensor(call["bias"]))
-
-
-@rule(aten.layer_norm)
-class LayerNorm(Rule):
-    """Normalises over the last axes, which it needs whole."""
-
-    def known(self, flow: Flow, node: Node) -> Known | None:
-        call = bound(node)
-        fact = flow.known.get(call["input"])
-        last = len(flow.dims(node)) - 1
-        fixed = flow.is_constant(call["weight"]) and flow.is_constant(call["bias"])
-        if (
-            fact is None
-            or fact.axis != last
-            or not fact.mask.all()
-            or len(call["normalized_shape"]) != 1
-            or not fixed
-        ):
-            return None
-        weight, bias = (None if call[k] is None else _wide(flow.tensor(call[k])) for k in ("weight", "bias"))
-        value = torch.nn.functional.layer_norm(
-            fact.value, call["normalized_shape"], weight, bias, call["eps"]
-        )
-        return known(last, fact.mask, value)
-
-    def plan(self, flow: Flow, node: Node, wanted: Masks) -> tuple[Masks, list[Demand]]:
-        call = bound(node)
-        rank = len(call["normalized_shape"])
-        block = (*wanted[:-rank], *(None,) * rank)
-        inputs = [(n, everything(flow.dims(n))) for n in flow.inputs(node) if n is not call["input"]]
-        return block, [(call["input"], block), *inputs]
-
-
-class _GateRule(Rule):
-    """Shared by both gates: what is closed is zero, what is open takes its score."""
-
-    def plan(self, flow: Flow, node: Node, wanted: Masks) -> tuple[Masks, list[Demand]]:
-        dim = flow.gates[node].dim
-        entries = indices(filled(wanted[dim], flow.dims(node)[dim].size))
-        mask, _ = flow.factor(node)
-        flow.open_units(node, entries[~mask[entries]] if flow.values is None else entries)
-        return wanted, [(node.args[0], wanted)]  # type: ignore[list-item]
-
-    def score(self, build: Builder, node: Node) -> Node:
-        """The node of one score per stored entry, from the site's stored units."""
-        gate = build.flow.gates[node]
-        value = build.scores[gate.site]
-        if gate.complement:
-            value = build.call(aten.rsub.Scalar, value, 1)
-        present = build.flow.live_units()[gate.site]
-        units = gate.unit[filled(build.flow.stored[node][gate.dim], len(gate.unit))]
-        place = position(present, torch.ones_like(present))[units]
-        if torch.equal(place, torch.arange(int(present.sum()))):
-            return value
-        return build.call(aten.index_select.default, value, -1, build.index(place))
-
-
-@rule(torch.ops.pyinterp.gate)
-class Gate(_GateRule):
-    """y[c] = g[c] * x[c]."""
-
-    def known(self, flow: Flow, node: Node) -> Known | None:
-        mask, value = flow.factor(node)
-        dim = flow.gates[node].dim
-        fact = flow.known.get(node.args[0])  # type: ignore[arg-type]
-        if fact is None or fact.axis != dim:
-            return known(dim, mask & (value == 0), value)
-        return known(dim, (mask & (value == 0)) | fact.zero | (mask & fact.mask), value * fact.value)
-
-    def emit(self, build: Builder, node: Node, inputs: list[Node | None]) -> Node:
-        flow, dim = build.flow, build.flow.gates[node].dim
-        mask, value = flow.factor(node)
-        kept = filled(flow.stored[node][dim], len(mask))
-        if bool((mask & (value == 1))[kept].all()):
-            return inputs[0]  # type: ignore[return-value]
-        if flow.values is not None:
-            return build.scale_and_shift(node, inputs[0], dim, value[kept], None)
-        call = bound(node)
-        return build.call(
-            node.target, inputs[0], self.score(build, node), build.group, call["temperature"], dim
-        )
-
-
-@rule(torch.ops.pyinterp.gated_affine)
-class GatedAffine(_GateRule):
-    """y[c] = act(g[c] * (scale[c] * x[c] + shift[c])); every activation keeps zero."""
-
-    def known(self, flow: Flow, node: Node) -> Known | None:
-        mask, value = flow.factor(node)
-        call, dim = bound(node), flow.gates[node].dim
-        closed = mask & (value == 0)
-        fact = flow.known.get(call["x"])
-        if fact is None or fact.axis != dim:
-            return known(dim, closed, torch.zeros_like(value))
-        inside = _wide(flow.tensor(call["scale"])) * fact.value + _wide(flow.tensor(call["shift"]))
-        found = closed | (fact.mask & (mask | (inside == 0)))
-        return known(dim, found, _activate(call["act"], torch.where(found, value * inside, 0.0)))
-
-    def emit(self, build: Builder, node: Node, inputs: list[Node | None]) -> Node:
-        flow, call, dim = build.flow, bound(node), build.flow.gates[node].dim
-        kept = flow.stored[node][dim]
-        if flow.values is None:
-            scale = build.register(f"{node.name}_scale", build.sliced(call["scale"], (kept,)))
-            shift = build.register(f"{node.name}_shift", build.sliced(call["shift"], (kept,)))
-            rest = (self.score(build, node), build.group, call["act"], call["temperature"], dim)
-            return build.call(node.target, inputs[0], scale, shift, *rest)
-        factor = flow.factor(node)[1]
-        scale, shift = (factor * _wide(flow.tensor(call[name])) for name in ("scale", "shift"))
-        stored = filled(kept, len(factor))
-        result = build.scale_and_shift(node, inputs[0], dim, scale[stored], shift[stored])
-        name = ACTIVATIONS[call["act"]]
-        if name == "none":
-            return result
-        target, args, kwargs = _ACTIVATION_CALLS[name]
-        return build.call(target, result, *args, **kwargs)
-
-
-def _activate(code: int, value: Tensor) -> Tensor:
-    name = ACTIVATIONS[code]
-    if name == "none":
-        return value
-    target, args, kwargs = _ACTIVATION_CALLS[name]
-    return target(value, *args, **kwargs)  # type: ignore[no-any-return]
+        return wide(flow.tensor(call["weight"]).index_select(1, constant.to(flow.device))) @ values[constant]

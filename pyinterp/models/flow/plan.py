@@ -247,7 +247,7 @@ class Flow:
             if (
                 node not in wants
                 or not self._computed(node)
-                or isinstance(node.meta["val"], (int, torch.SymInt))
+                or isinstance(node.meta.get("val"), (int, torch.SymInt))
             ):
                 continue
             wanted = wants[node]
@@ -261,6 +261,11 @@ class Flow:
             for source, masks in self.demands[node]:
                 if not is_empty(masks):
                     wants[source] = union(wants.get(source), masks)
+
+
+def wide(value: Tensor) -> Tensor:
+    """A weight as what constants are computed in: float64, on the CPU."""
+    return value.detach().cpu().double()
 
 
 def attribute(module: torch.nn.Module, path: str) -> Any:

@@ -100,7 +100,7 @@ class Multiply(Pointwise):
         return known(facts[0].axis, mask, torch.zeros_like(facts[0].value))
 
     def emit(self, build: Builder, node: Node, inputs: list[Node | None]) -> Node:
-        flow, (first, second) = build.flow, (list(node.args[:2]) + [None])[:2]
+        flow, (first, second) = build.flow, (*node.args, None)[:2]
         for one, other in ((first, second), (second, first)):
             if not isinstance(one, Node) or flow.is_constant(one) or flow.dims(one) != flow.dims(node):
                 continue
