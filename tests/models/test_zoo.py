@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from pyinterp.models import hub
 from pyinterp.models.graph import logits_of, require_eval
@@ -169,10 +170,23 @@ def test_a_device_that_is_not_there() -> None:
 
 
 def _timm_folder(folder: Path) -> torch.nn.Module:
-    model = timm.create_model("test_vit", num_classes=3)
-    labels = {"label_names": ["a", "b", "c"], "label_descriptions": {"a": "ant", "b": "bee", "c": "cat"}}
-    timm.models.save_for_hf(model, folder, model_config=labels, safe_serialization=True)
-    return model.eval()
+    model = timm.create_model("test_vit", num_classes=3).eval()
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 3,
+        "label_names": ["a", "b", "c"],
+        "label_descriptions": {"a": "ant", "b": "bee", "c": "cat"},
+        "pretrained_cfg": {
+            "input_size": [3, 160, 160],
+            "fixed_input_size": True,
+            "mean": [0.5] * 3,
+            "std": [0.25] * 3,
+            "num_classes": 3,
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(model.state_dict(), folder / "model.safetensors")
+    return model
 
 
 def _transformers_folder(folder: Path) -> torch.nn.Module:
@@ -196,6 +210,8 @@ def test_timm_folder(tmp_path: Path) -> None:
     saved = _timm_folder(tmp_path)
     loaded = load(f"local-dir:{tmp_path}")
     assert loaded.classes == ("ant", "bee", "cat")
+    white = loaded.preprocess(Image.new("RGB", (9, 9), "white"))
+    torch.testing.assert_close(white, torch.full((3, 160, 160), 2.0))
     x = torch.randn(2, *loaded.input_shape)
     with torch.no_grad():
         assert torch.equal(loaded.model(x), saved(x))
@@ -232,7 +248,7 @@ def test_timm_weights_are_taken_from_their_safetensors(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     saved = timm.create_model("test_vit").eval()
-    timm.models.save_for_hf(saved, tmp_path, safe_serialization=True)
+    save_file(saved.state_dict(), tmp_path / "model.safetensors")
     asked = []
 
     def snapshot_download(repository: str, **options: Any) -> str:
