@@ -13,7 +13,7 @@ class Response:
 
     Attributes:
         image: Index of the image in the batch.
-        map: (h, w) uint8; 255 is the unit's strongest response on any of the images.
+        map: (h, w) uint8; 255 is the unit's strongest response on the images, 0 its weakest.
     """
 
     image: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MAP_SIDE = 28
 LEAST_CROP, CELLS = 36, 6
+EVEN = 0.02
 
 
 def measure_flow(
@@ -65,22 +66,18 @@ def measure_flow(
     traced = trace(model, batch)
     sites = [site for site in find_sites(traced) if site.name in chain.kept or site.name in chain.layer_gates]
     gated = gate_model(traced, sites)
+    gates = _gate_nodes(gated)
     scores = [chain.gate_values(site.name).to(parameter.device) for site in sites]
-    whole, pieces = _run(gated, sites, batch, scores, cut=False), _run(gated, sites, batch, scores, cut=True)
+    whole, pieces = _run(gated, gates, batch, scores, cut=False), _run(gated, gates, batch, scores, cut=True)
     top = whole.logits.argmax(1)
     gradients = _gradients(whole, _margin(whole.logits, top))
     pixels = images.pixels[chosen]
-    columns, shown = [], {}
-    for site in sites:
-        if site.kind == "layer":
-            continue
-        column = _column(
-            site, chain, whole.handed[site.name], gradients[site.name], pixels, chosen, units, examples
-        )
-        shown[site.name] = [unit.index for unit in column.units]
-        columns.append(column)
+    columns = []
+    for site in gates.values():
+        value, gradient = whole.handed[site.name].detach(), gradients[site.name]
+        columns.append(_column(site, chain, value, gradient, pixels, chosen, units, examples))
     columns.append(_classes(top, whole.logits.shape[1], units))
-    edges = _edges(columns, sites, pieces, gradients, top, least_share)
+    edges = _edges(columns, list(gates.values()), pieces, gradients, top, least_share)
     return ChainFlow(tuple(columns), tuple(edges), least_share, len(chosen))
 
 
@@ -102,7 +99,7 @@ class _Run:
 class _Follow(Interpreter):
     """Runs the gated graph and keeps what the gates of units give; ``cut`` ends autograd at each of them."""
 
-    def __init__(self, gated: GatedModel, gates: dict[Node, str], cut: bool) -> None:
+    def __init__(self, gated: GatedModel, gates: dict[Node, Site], cut: bool) -> None:
         super().__init__(gated.module)
         self.gates, self.cut = gates, cut
         self.made: dict[str, Tensor] = {}
@@ -111,31 +108,31 @@ class _Follow(Interpreter):
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         if n in self.gates:
-            self.made[self.gates[n]] = value
+            name = self.gates[n].name
+            self.made[name] = value
             if self.cut:
                 value = value.detach().requires_grad_()
-            self.handed[self.gates[n]] = value
+            self.handed[name] = value
         return value
 
 
 def _run(
-    gated: GatedModel, sites: Sequence[Site], batch: Tensor, scores: Sequence[Tensor], *, cut: bool
+    gated: GatedModel, gates: dict[Node, Site], batch: Tensor, scores: Sequence[Tensor], *, cut: bool
 ) -> _Run:
-    follow = _Follow(gated, _gate_nodes(gated, sites), cut)
-    follow.module.requires_grad_(False)
+    follow = _Follow(gated, gates, cut)
     logits = follow.run(batch.clone().requires_grad_(), None, *scores)
     return _Run(logits, follow.made, follow.handed)
 
 
-def _gate_nodes(gated: GatedModel, sites: Sequence[Site]) -> dict[Node, str]:
-    """The gate node of every site of units: the one call that its score placeholder reaches."""
+def _gate_nodes(gated: GatedModel) -> dict[Node, Site]:
+    """The gate of every site of units, in the order in which they run; with the axis that the gated value has there."""
     placeholders = [node for node in gated.module.graph.nodes if node.op == "placeholder"][2:]
     found = {}
-    for site, node in zip(sites, placeholders, strict=True):
+    for site, node in zip(gated.sites, placeholders, strict=True):
         if site.kind != "layer":
             while node.target is not torch.ops.pyinterp.gate.default:
                 (node,) = node.users
-            found[node] = site.name
+            found[node] = replace(site, dim=node.args[4])
     return found
 
 
@@ -173,7 +170,7 @@ def _column(
     influence = _per_unit(value * gradient, site).abs().mean(0).cpu() * kept
     shares = influence / influence.sum().clamp_min(torch.finfo(influence.dtype).tiny)
     order = [int(i) for i in shares.argsort(descending=True, stable=True) if kept[i]][:most]
-    maps = _maps(value.detach(), site)
+    maps = _maps(value, site, len(chosen))
     units = []
     for index in order:
         responses, picture = _look(maps[:, index].cpu(), pixels, chosen, examples)
@@ -182,15 +179,17 @@ def _column(
     return FlowColumn(site.name, site.kind, site.units, int(kept.sum()), not bool(kept.any()), tuple(units))
 
 
-def _maps(value: Tensor, site: Site) -> Tensor:
+def _maps(value: Tensor, site: Site, images: int) -> Tensor:
     """Response of every unit at every place, not negative: (N, units, h, w)."""
-    images = value.shape[0]
     moved = value.movedim(site.dim, -1)
     moved = moved.reshape(*moved.shape[:-1], site.units, site.inner)
-    response = moved.norm(dim=-1) if site.inner > 1 else moved[..., 0].clamp_min(0)
-    if response.dim() == 4:
+    response = moved.norm(dim=-1) if site.inner > 1 else moved[..., 0]
+    # A unit responds by being positive; one that never is, by its size.
+    never = (response <= 0).flatten(0, -2).all(0)
+    response = torch.where(never, response.abs(), response.clamp_min(0))
+    if len(response) == images and response.dim() == 4:
         return response.movedim(-1, 1)
-    if response.dim() == 3:
+    if len(response) == images and response.dim() == 3:
         tokens = response.shape[1]
         # Class and register tokens stand before the grid of patches.
         side = math.isqrt(tokens)
@@ -204,7 +203,12 @@ def _look(maps: Tensor, pixels: Tensor, chosen: Tensor, examples: int) -> tuple[
     order = peak.argsort(descending=True, stable=True)[:examples]
     height, width = min(MAP_SIDE, maps.shape[1]), min(MAP_SIDE, maps.shape[2])
     small = nn.functional.adaptive_max_pool2d(maps[order][:, None], (height, width))[:, 0]
-    levels = (small / peak.max().clamp_min(torch.finfo(maps.dtype).tiny) * 255).round().to(torch.uint8)
+    low, high = maps.min(), peak.max()
+    # A unit that responds alike everywhere is lit everywhere.
+    low = low if high - low > EVEN * high else torch.zeros_like(low)
+    levels = (
+        ((small - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny) * 255).round().to(torch.uint8)
+    )
     responses = tuple(Response(int(chosen[i]), level) for i, level in zip(order, levels, strict=True))
     best = int(order[0])
     return responses, _crop(maps[best], pixels[best])

@@ -133,10 +133,12 @@ def _asked(chain: Chain) -> str:
     what = "image" if count == 1 else "images"
     goal = "a small sub-network that keeps the answers"
     if settings.get("target_kl") is not None:
-        goal = f"the smallest sub-network whose answers stay within a mean KL divergence of {number(settings['target_kl'])}"
+        bound = number(settings["target_kl"])
+        goal = f"the smallest sub-network whose answers stay within a mean KL divergence of {bound}"
     elif settings.get("target_keep") is not None:
         goal = f"the most faithful sub-network with {percent(settings['target_keep'])} of the units"
-    return f"Of {chain.model_name}, for {count} {what}: {goal}. Its weights stay as they were trained. {WHAT[chain.mode]}"
+    fixed = "Its weights stay as they were trained."
+    return f"Of {chain.model_name}, for {count} {what}: {goal}. {fixed} {WHAT[chain.mode]}"
 
 
 def _images(chain: Chain, page: Page) -> dict[str, Any]:
@@ -210,8 +212,8 @@ def _fidelity(chain: Chain) -> dict[str, Any]:
         best = others[0]
         text = (
             "Every row keeps the same number of units in every layer; only the choice of units differs. The best other "
-            f"choice, {best[0]}, reaches a mean KL of {number(best[1])} and agrees on {percent(best[2])} of the images; "
-            f"the chain reaches {number(here['kl'])} and {percent(here['agreement'])}."
+            f"choice, {best[0]}, reaches a mean KL of {number(best[1])} and agrees on {percent(best[2])} of the "
+            f"images; the chain reaches {number(here['kl'])} and {percent(here['agreement'])}."
         )
     return {
         "fidelity_text": text,
@@ -309,9 +311,9 @@ def _settings(chain: Chain) -> dict[str, Any]:
     ]
     provenance = (
         "Method: NeuroChains, after H. Zhao, T. Zhou, G. Long, J. Jiang and C. Zhang, “Extracting Local Reasoning "
-        "Chains of Deep Neural Networks”, Transactions on Machine Learning Research, 2022. Scores of units and gates of "
-        "layers are optimised to keep the full network's answers on the images; no weight is changed and no label is "
-        "used. A chain explains these images: on others it may answer differently."
+        "Chains of Deep Neural Networks”, Transactions on Machine Learning Research, 2022. Scores of units and "
+        "gates of layers are optimised to keep the full network's answers on the images; no weight is changed and no "
+        "label is used. A chain explains these images: on others it may answer differently."
     )
     return {"settings": rows, "provenance": provenance}
 

@@ -227,9 +227,10 @@ def _node(number: int, unit: FlowUnit, column: FlowColumn, name: str, place: tup
             '<rect class="weight" x="{0}" y="{3}" width="{4:.1f}" height="3" rx="1.5"/>'
         ).format(-half, SIDE, picture, half + 4, max(2.0, SIDE * unit.influence / most))
     return Markup(
-        '<g class="unit" data-unit="{}" role="button" tabindex="-1" transform="translate({:.0f} {:.0f})" aria-label="{}">'
+        '<g class="unit" data-unit="{}" role="button" tabindex="-1" aria-label="{}" '
+        'transform="translate({:.0f} {:.0f})">'
         "<title>{}</title>{}</g>"
-    ).format(number, *place, name, name, inside)
+    ).format(number, name, *place, name, inside)
 
 
 def _data(
@@ -277,7 +278,7 @@ def _words(unit: FlowUnit, column: FlowColumn) -> str:
         return "A class of the answer. Its inputs are what the last kept layers put into its logit."
     score = f" Its score is {number(unit.score)}." if unit.score != 1 else ""
     return (
-        f"One of {column.kept:,} kept units of {column.total:,} in {column.site}.{score} Its share of the chain's "
+        f"One of {column.kept:,} kept units of {column.total:,} in {column.site}.{score} Its share of its layer's "
         f"influence on the answers is {percent(unit.influence, 2)}. Below: the images to which it responds most, lit "
         "where it responds."
     )

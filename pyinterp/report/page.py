@@ -83,8 +83,6 @@ def photos_of(images: ImageSet | None) -> tuple[Photo, ...]:
     """The photographs of an image set as data URIs; without pixels only their names."""
     if images is None:
         return ()
-    if images.pixels is None:
-        return tuple(Photo(name, "") for name in images.names)
     return tuple(
         Photo(name, data_uri(pixels, PHOTO_SIDE))
         for name, pixels in zip(images.names, images.pixels, strict=True)

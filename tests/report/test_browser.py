@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from report_samples import CLASSES, a_chain, a_flow, an_image_set
 
 from pyinterp.report import write_report
-from report_samples import CLASSES, a_chain, a_flow, an_image_set
 
 Render = Callable[..., Any]
 
@@ -29,7 +29,9 @@ def shades(rendered: Any) -> int:
 
 def test_the_instrument_sees_errors_requests_and_blank_pages(render: Render, tmp_path: Path) -> None:
     bad = tmp_path / "bad.html"
-    bad.write_text("<!doctype html><img src='http://example.invalid/x.png'><script>nonsense()</script>", "utf-8")
+    bad.write_text(
+        "<!doctype html><img src='http://example.invalid/x.png'><script>nonsense()</script>", "utf-8"
+    )
     seen = render(bad)
     assert any("nonsense is not defined" in line for line in seen.console)
     assert "http://example.invalid/x.png" in seen.requests
@@ -104,6 +106,8 @@ def test_arrows_move_along_the_graph_and_escape_lets_go(render: Render, page: Pa
     trail = seen.html.partition('data-seen="')[2].partition('"')[0].split()
     assert trail[1] == trail[3] == "1"
     first, second, third, end, back = trail[0], trail[2], trail[4], trail[5], trail[6]
-    assert first in "01" and second in "23" and third == end == "4"
+    assert first in "01"
+    assert second in "23"
+    assert third == end == "4"
     assert back == first
     assert trail[7:] == ["1", "0"]

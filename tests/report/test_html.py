@@ -75,7 +75,9 @@ def test_names_never_become_markup(page: str) -> None:
     assert [kind for kind, _ in reader.scripts] == ["application/json", ""]
     assert "<script>alert" not in page
     shown = "".join(reader.text)
-    assert NASTY in shown and f"{NASTY}.png" in shown and CLASSES[0] in shown
+    assert NASTY in shown
+    assert f"{NASTY}.png" in shown
+    assert CLASSES[0] in shown
 
 
 def test_the_data_of_the_graph_survives_nasty_names(page: str) -> None:
@@ -99,7 +101,8 @@ def test_every_link_has_its_section_and_ids_are_unique(page: str) -> None:
     reader = Reader(page)
     assert len(set(reader.ids)) == len(reader.ids)
     targets = [address[1:] for address in reader.addresses if address.startswith("#")]
-    assert targets and set(targets) <= set(reader.ids)
+    assert targets
+    assert set(targets) <= set(reader.ids)
 
 
 def test_the_policy_names_the_one_script(page: str) -> None:
@@ -118,7 +121,8 @@ def test_two_results_of_one_type_get_ids_of_their_own(tmp_path: Path) -> None:
 
 def test_without_images_and_classes_numbers_stand_for_names(tmp_path: Path) -> None:
     text = write_report([a_chain(), a_flow()], tmp_path / "report.html").read_text("utf-8")
-    assert "image 1" in text and "class 0" in text
+    assert "image 1" in text
+    assert "class 0" in text
 
 
 def test_an_older_report_is_replaced_whole_or_not_at_all(

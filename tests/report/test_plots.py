@@ -51,7 +51,9 @@ def test_a_line_goes_through_its_points_in_proportion() -> None:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
     assert y0 - y1 == pytest.approx(y1 - y2, abs=0.2)
     assert y0 > y2
-    assert 0 <= min(x0, y2) and x2 <= WIDTH and y0 <= HEIGHT
+    assert min(x0, y2) >= 0
+    assert x2 <= WIDTH
+    assert y0 <= HEIGHT
 
 
 def test_a_log_axis_is_even_in_factors_and_leaves_out_zero() -> None:
@@ -77,7 +79,11 @@ def test_dots_are_placed_by_value_and_written_beside() -> None:
     chart = dot_plot([("ours", 1.0, True), ("b", 2.0, False), ("c", 4.0, False)], label="t", x_label="x")
     a, b, c = (float(x) for x in re.findall(r'<circle cx="([\d.]+)"', chart))
     assert b - a == pytest.approx((c - b) / 2, abs=0.2)
-    assert [text.text for text in parsed(chart).iter("text") if text.get("class") == "value"] == ["1", "2", "4"]
+    assert [text.text for text in parsed(chart).iter("text") if text.get("class") == "value"] == [
+        "1",
+        "2",
+        "4",
+    ]
 
 
 def test_names_are_text_in_every_place() -> None:
