@@ -65,7 +65,7 @@ def check_missing_packages() -> None:
     for name, package in (("torchvision:resnet18", "torchvision"), ("timm:resnet18", "timm")):
         message = error_of_loading(name)
         assert package in message, f"models.load({name!r}): {message or 'no ImportError'}"
-        print(f"  {name}: {message}")
+        print(f"  models.load({name!r}) says that {package} is missing")
 
 
 if __name__ == "__main__":
