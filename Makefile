@@ -32,7 +32,8 @@ cpp: $(VENV)/.dev  ## C++ tests under ASan and UBSan; every .cu through nvcc, wh
 install-check: $(VENV)/.dev  ## the promises of the README's install section, in fresh environments
 	tools/check_install.sh $(PY)
 
-pytest: $(VENV)/.dev
+pytest: $(VENV)/.dev  ## the Python tests; those of the ops once more without the compiled library
+	$(PY) -m pytest -q --without-kernels tests/ops
 	$(PY) -m pytest
 
 browser:  ## the tests of the report take screenshots; without a browser they are skipped and say so
