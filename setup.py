@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
@@ -79,7 +80,11 @@ class BuildKernels(build_ext):
             target = Path(self.build_temp, f"{source}.o")
             target.parent.mkdir(parents=True, exist_ok=True)
             flags = [*both, *gencode(plan.archs), "-Xcompiler", ",".join(host)]
-            self.spawn([nvcc.path, "-c", source, "-o", str(target), *flags])
+            if subprocess.run([nvcc.path, "-c", source, "-o", str(target), *flags]).returncode != 0:
+                sys.exit(
+                    f"pyinterp: expected nvcc {nvcc.version} to compile {source}, got the errors above. "
+                    "Mend the CUDA toolkit, or set PYINTERP_CUDA=0 to build without CUDA kernels."
+                )
             return str(target)
 
         sources = [source for source in ext.sources if nvcc or source.endswith(".cpp")]
