@@ -46,6 +46,12 @@ POOLS = {
     aten.avg_pool3d, aten.max_pool1d, aten.max_pool3d, aten.upsample_nearest2d, aten.upsample_bilinear2d,
 }  # fmt: skip
 
+FACTORIES = {
+    aten.zeros_like, aten.ones_like, aten.full_like, aten.empty_like, aten.rand_like,
+    aten.new_zeros, aten.new_ones, aten.new_full, aten.new_empty,
+}  # fmt: skip
+"""Operations that read a value's shape and dtype alone."""
+
 ACTIVATIONS = {
     aten.relu, aten.relu6, aten.hardtanh, aten.clamp, aten.clamp_min, aten.leaky_relu, aten.elu, aten.selu, aten.celu,
     aten.gelu, aten.silu, aten.mish, aten.hardswish, aten.hardsigmoid, aten.sigmoid, aten.tanh, aten.softplus,
@@ -68,7 +74,7 @@ class Dataflow:
             mask = 0
             for source in node.all_input_nodes:
                 mask |= self._ancestors.get(source, 0)
-            if node.op == "placeholder" or (mask and not _is_size(node)):
+            if node.op == "placeholder" or (mask and not _is_size(node) and op_of(node) not in FACTORIES):
                 self._ancestors[node] = mask | (1 << self._place[node])
         self._descendants: dict[Node, int] = {}
         for node in reversed(self.nodes):

@@ -19,7 +19,10 @@ from torch.fx import Graph, GraphModule, Node
 
 aten = torch.ops.aten
 
-_IDENTITY_IN_EVAL = {"dropout", "dropout_", "feature_dropout", "alpha_dropout", "detach", "detach_", "alias", "lift_fresh"}
+_IDENTITY_IN_EVAL = {
+    "dropout", "dropout_", "feature_dropout", "alpha_dropout", "detach", "detach_", "alias", "lift_fresh",
+}  # fmt: skip
+_SCATTERS = {aten.slice: aten.slice_scatter.default, aten.select: aten.select_scatter.default}
 _CHECKS_ONLY = ("_assert", "sym_constrain", "_guards", "insert_deferred")
 
 
@@ -88,7 +91,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
     if not difference <= 1e-4 * max(1.0, logits.abs().max().item()):
         raise ValueError(
             f"trace: expected the graph to give the model's own logits, got a difference of {difference:.3g}. "
-            "The model has NaN weights, or its forward is random or keeps state between calls."
+            "The model has NaN weights, or its forward is random, keeps state between calls or writes into views."
         )
     return TracedModel(module, tuple(example.shape[1:]), logits.shape[1])
 
@@ -99,7 +102,11 @@ def logits_of(answer: Any) -> Tensor:
     if not isinstance(answer, Tensor):
         logits = answer.get("logits") if isinstance(answer, dict) else getattr(answer, "logits", None)
     if not isinstance(logits, Tensor) or logits.dim() != 2:
-        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(answer).__name__
+        got = (
+            f"a tensor of shape {tuple(logits.shape)}"
+            if isinstance(logits, Tensor)
+            else type(answer).__name__
+        )
         raise ValueError(
             f"expected a model that returns logits (N, classes), or an object with .logits, got {got}. "
             "Wrap the model in a module that returns the logits."
@@ -122,7 +129,9 @@ def require_eval(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if module.training:
             where = f" (its submodule {name!r} is in train mode)" if name else ""
-            raise ValueError(f"expected a model in eval mode, got one in train mode{where}. Call model.eval() first.")
+            raise ValueError(
+                f"expected a model in eval mode, got one in train mode{where}. Call model.eval() first."
+            )
 
 
 def _logits_index(answer: Any) -> int:
@@ -178,11 +187,15 @@ def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> Graph
                 continue
             copies[node] = graph.node_copy(node, lambda n: copies[n])
             copies[node].target = _functional(node.target)
+            if copies[node].target is not node.target:
+                _write_back(graph, node, copies)
         elif node.op == "output":
             graph.output(copies[node.args[0][logits_index]])  # type: ignore[index]
             continue
         else:
-            raise ValueError(f"trace: expected a graph of tensor operations, got a {node.op} node ({node.target}).")
+            raise ValueError(
+                f"trace: expected a graph of tensor operations, got a {node.op} node ({node.target})."
+            )
         copies[node].meta["val"] = node.meta.get("val")
         copies[node].meta["module"] = _module_path(node)
     graph.eliminate_dead_code()
@@ -204,13 +217,28 @@ def _functional(target: Any) -> Any:
     name = target._schema.name.rpartition("::")[2].rstrip("_")
     packet = getattr(aten, name, None)
     if packet is None or target._overloadname not in packet.overloads():
-        raise ValueError(f"trace: expected operations that have a functional form, got {target}. Use it out of place.")
+        raise ValueError(
+            f"trace: expected operations that have a functional form, got {target}. Use it out of place."
+        )
     return getattr(packet, target._overloadname)
+
+
+def _write_back(graph: Graph, node: Node, copies: dict[Node, Node]) -> None:
+    """What an in-place call wrote into a slice or row of a value, as that value's new copy."""
+    view, written = node.args[0], copies[node]
+    while isinstance(view, Node) and op_of(view) in _SCATTERS:
+        base = view.args[0]
+        assert isinstance(base, Node)
+        written = graph.call_function(
+            _SCATTERS[op_of(view)], (copies[base], written, *view.args[1:]), dict(view.kwargs)
+        )
+        written.meta = {"val": base.meta["val"], "module": _module_path(node)}
+        copies[base], view = written, base
 
 
 def _module_path(node: Node) -> str:
     stack = node.meta.get("nn_module_stack") or {}
-    paths = [entry[0] for entry in stack.values()]
+    paths = [entry[0] for entry in stack.values() if not entry[0].startswith("_empty_nn_module_stack")]
     return paths[-1] if paths else ""
 
 
