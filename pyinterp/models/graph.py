@@ -115,13 +115,17 @@ def logits_of(answer: Any) -> Tensor:
 
 
 def with_logits(answer: Any, logits: Tensor) -> Any:
-    """``answer`` as the model returned it, with its logits replaced."""
+    """``logits`` in the structure of ``answer``; its other entries, which belong to other logits, become None."""
+    logits_of(answer)
     if isinstance(answer, Tensor):
         return logits
     if isinstance(answer, dict):
-        return type(answer)(**{**answer, "logits": logits})
-    answer.logits = logits
-    return answer
+        return type(answer)(**{**dict.fromkeys(answer), "logits": logits})
+    if isinstance(answer, tuple):
+        return type(answer)(**{**dict.fromkeys(answer._fields), "logits": logits})  # type: ignore[attr-defined]
+    other = object.__new__(type(answer))
+    other.__dict__.update({**dict.fromkeys(vars(answer)), "logits": logits})
+    return other
 
 
 def require_eval(model: nn.Module) -> None:
