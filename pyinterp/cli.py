@@ -193,6 +193,8 @@ def _find(
     report = _report(found, loaded, batch, out)
     _say(found.summary())
     _say(f"Report: {report.resolve()}")
+    if found.interrupted:
+        raise typer.Exit(INTERRUPTED)
     if found.bound_met is False:
         raise typer.Exit(TARGET_MISSED)
 

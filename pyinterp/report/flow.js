@@ -66,8 +66,9 @@ for (const root of document.querySelectorAll(".flow")) {
     const strongest = [...(list ?? [])].sort((a, b) => Math.abs(b.value) - Math.abs(a.value)).slice(0, 6);
     if (!strongest.length) make("li", "none among the edges shown", items, "quiet");
     for (const link of strongest) {
-      const button = make("button", `${link.value < 0 ? "−" : "+"}${Math.abs(link.value).toPrecision(2)}  ${data.units[link.other].name}`,
-        make("li", "", items), link.value < 0 ? "down" : "up");
+      const share = `${link.value < 0 ? "−" : "+"}${Math.round(100 * Math.abs(link.value))}\u202f%`;
+      const button = make("button", `${share}  ${data.units[link.other].name}`, make("li", "", items),
+        link.value < 0 ? "down" : "up");
       button.addEventListener("click", () => { pin(link.other); units.get(link.other).focus(); });
     }
   };
@@ -102,22 +103,14 @@ for (const root of document.querySelectorAll(".flow")) {
 
   // One tab stop for the whole graph; the arrows go along columns and rows.
   const roam = id => { for (const [other, g] of units) g.setAttribute("tabindex", other === id ? 0 : -1); };
+  const within = column => [...units.keys()].filter(other => data.units[other].column === column);
   const step = (id, columns, rows) => {
     const { column, row } = data.units[id];
-    const target = column + columns;
-    const there = [...units.keys()].filter(other => data.units[other].column === target);
-    if (columns && !there.length) return target < 0 || target > data.last ? id : step2(id, target + columns, columns);
-    const pool = columns ? there : [...units.keys()].filter(other => data.units[other].column === column);
-    const wanted = row + rows;
-    return pool.reduce((best, other) =>
-      Math.abs(data.units[other].row - wanted) < Math.abs(data.units[best].row - wanted) ? other : best, pool[0]);
-  };
-  const step2 = (id, target, direction) => {
-    for (let column = target; column >= 0 && column <= data.last; column += direction) {
-      const there = [...units.keys()].filter(other => data.units[other].column === column);
-      if (there.length) return there[0];
-    }
-    return id;
+    let target = column + columns;
+    while (columns && target >= 0 && target <= data.last && !within(target).length) target += columns;
+    const distance = other => Math.abs(data.units[other].row - row - rows);
+    const closer = (best, other) => distance(other) < distance(best) ? other : best;
+    return within(target).reduce(closer, within(target)[0]) ?? id;
   };
 
   for (const [id, g] of units) {

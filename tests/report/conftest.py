@@ -46,7 +46,7 @@ def render(tmp_path: Path) -> Callable[..., Rendered]:
     if program is None:
         pytest.skip("no Chromium on this machine (Debian: apt-get install chromium)")
 
-    def render(page: Path, width: int = 1280, height: int = 2400, dark: bool = False) -> Rendered:
+    def render(page: Path, width: int = 1280, height: int = 1200, dark: bool = False) -> Rendered:
         log, shot = tmp_path / "net.json", tmp_path / "shot.png"
         options = [
             *QUIET,
