@@ -44,7 +44,7 @@ std::tuple<Tensor, Tensor> gate_backward(
     call.pass.dy = dy.const_data_ptr<T>();
     call.pass.out = need_x ? dx.mutable_data_ptr<T>() : nullptr;
     call.for_tiles([&](int64_t begin, int64_t end) { backward_pass(call.pass, begin, end); });
-    call.finish(grad_scores.mutable_data_ptr<Wide<T>>(), rows.groups, temperature);
+    call.finish(grad_scores.mutable_data_ptr<Wide<T>>(), rows, temperature);
   });
   return {dx, grad_scores};
 }

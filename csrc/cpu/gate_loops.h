@@ -37,6 +37,8 @@ PYI_HD void forward_along(const T* x, T* y, int64_t n, const typename Lanes<T>::
   }
 }
 
+constexpr int64_t kRun = 64;  // vectors that one sum takes in before it is added to the next level
+
 // Writes dx unless it is null.
 template <class Op, class T>
 PYI_HD typename Lanes<T>::V backward_at(
@@ -55,8 +57,13 @@ PYI_HD typename Lanes<T>::Scalar backward_along(
   constexpr int kWidth = Lanes<T>::kWidth;
   typename Lanes<T>::V total{};
   int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) {
-    total += backward_at<Op>(dy, x, dx, i, c);
+  while (i + kWidth <= n) {
+    typename Lanes<T>::V part{};  // short runs, then their sum: the error of a long float32 sum stays small
+    const int64_t end = n - i < kRun * kWidth ? n : i + kRun * kWidth;
+    for (; i + kWidth <= end; i += kWidth) {
+      part += backward_at<Op>(dy, x, dx, i, c);
+    }
+    total += part;
   }
   if (i < n) {
     total += keep_last(backward_at<Op>(dy, x, dx, n - kWidth, c), n - i);
@@ -198,19 +205,20 @@ void backward_tiles(const Pass<T>& p, int64_t begin, int64_t end) {
   }
 }
 
-// g = sigmoid(scores / temperature) for `count` scores.
-template <class S>
-void open_gates(const S* scores, S* gates, int64_t count, S temperature) {
+// g = sigmoid(scores / temperature) for `count` scores, or its derivative by the score.
+template <bool slopes, class S>
+void open_gates(const S* scores, S* out, int64_t count, S temperature) {
   using V = typename Lanes<S>::V;
   constexpr int kWidth = Lanes<S>::kWidth;
   for (int64_t i = 0; i < count; i += kWidth) {
     const int64_t left = count - i;
     const V score = left < kWidth ? load_short(scores + i, left) : load(scores + i);
-    const V g = sigmoid(V(score / temperature));
+    const V z = score / temperature;
+    const V result = slopes ? sigmoid_slope(z) / temperature : sigmoid(z);
     if (left < kWidth) {
-      store_short(gates + i, g, left);
+      store_short(out + i, result, left);
     } else {
-      store(gates + i, g);
+      store(out + i, result);
     }
   }
 }

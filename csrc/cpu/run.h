@@ -35,10 +35,15 @@ struct Call {
     if (temperature) {
       const int64_t count = scores.groups * gated.site.channels;
       gates.reset(new Wide<T>[count]);
-      const Wide<T> t = static_cast<Wide<T>>(*temperature);
-      PYI_WITH_ISA(T, (open_gates<Wide<T>>(given, gates.get(), count, t)));
+      open<false>(given, gates.get(), count, *temperature);
       pass.tables[0] = gates.get();
     }
+  }
+
+  template <bool slopes>
+  static void open(const Wide<T>* scores, Wide<T>* out, int64_t count, double temperature) {
+    const Wide<T> t = static_cast<Wide<T>>(temperature);
+    PYI_WITH_ISA(T, (open_gates<slopes, Wide<T>>(scores, out, count, t)));
   }
 
   template <class F>
@@ -56,8 +61,8 @@ struct Call {
   }
 
   // Sums the partials in their order, times the derivative of the gate by its score.
-  void finish(Wide<T>* grad_scores, int64_t groups, std::optional<double> temperature) const {
-    const int64_t channels = pass.site.channels;
+  void finish(Wide<T>* grad_scores, const Scores& scores, std::optional<double> temperature) const {
+    const int64_t channels = pass.site.channels, groups = scores.groups;
     std::unique_ptr<double[]> total(new double[groups * channels]());
     for (int64_t segment = 0; pass.site.numel() > 0 && segment < pass.site.segments; ++segment) {
       double* row = total.get() + (pass.group ? pass.group[segment] : 0) * channels;
@@ -68,9 +73,12 @@ struct Call {
         }
       }
     }
+    if (temperature) {
+      const Wide<T>* given = scores.scores.template const_data_ptr<Wide<T>>();
+      open<true>(given, grad_scores, groups * channels, *temperature);
+    }
     for (int64_t i = 0; i < groups * channels; ++i) {
-      const double g = pass.tables[0][i];
-      grad_scores[i] = static_cast<Wide<T>>(temperature ? total[i] * g * (1 - g) / *temperature : total[i]);
+      grad_scores[i] = static_cast<Wide<T>>(temperature ? total[i] * grad_scores[i] : total[i]);
     }
   }
 };

@@ -231,9 +231,9 @@ __global__ void finish_kernel(const Pass<T> p) {
       for (int line = 1; line < kWarps; ++line) {
         total += line_sum[line][threadIdx.x];
       }
-      const double g = gate_of(p, row, channel);
-      const double slope = p.sigmoid ? g * (1 - g) / p.temperature : 1;
-      p.grad_scores[row * p.site.channels + channel] = static_cast<Wide<T>>(total * slope);
+      const int64_t at = row * p.site.channels + channel;
+      const Wide<T> slope = p.sigmoid ? sigmoid_slope(p.scores[at] / p.temperature) / p.temperature : 1;
+      p.grad_scores[at] = static_cast<Wide<T>>(total * slope);
     }
     __syncthreads();
   }

@@ -12,6 +12,8 @@ from torch import Tensor
 from pyinterp import _extension
 from pyinterp.errors import explain
 
+_WITH_FLOAT32 = frozenset((torch.float32, torch.bfloat16, torch.float16))
+
 LIBRARY = torch.library.Library("pyinterp", "FRAGMENT")
 
 
@@ -47,7 +49,7 @@ def differentiable(
     eager: Any = type(name, (torch.autograd.Function,), body)
 
     def call(*args: Any) -> Tensor:
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling():
             return op(*args)
         return eager.apply(*args)
 
@@ -100,8 +102,8 @@ def opening_slope(scores: Tensor, temperature: float | None) -> Tensor:
     """Return the derivative of `opening` by the scores."""
     if temperature is None:
         return torch.ones_like(scores)
-    g = torch.sigmoid(scores / temperature)
-    return g * (1 - g) / temperature
+    z = scores / temperature
+    return torch.sigmoid(z) * torch.sigmoid(-z) / temperature  # 1 - g would lose the digits of an open gate
 
 
 def check_gate(
@@ -115,7 +117,7 @@ def check_gate(
     if dim < 0:
         dim += ndim
     channels = x.shape[dim]
-    if scores.dtype != torch.float32 or x.dtype == torch.float64:
+    if scores.dtype != torch.float32 or x.dtype not in _WITH_FLOAT32:
         _check_dtypes(where, x, scores)
     if group is None:
         if scores.dim() != 1 or scores.shape[0] != channels:
@@ -123,16 +125,19 @@ def check_gate(
             raise ValueError(explain(where, f"scores of shape ({channels},)", tuple(scores.shape), fix))
     else:
         _check_group(where, x, scores, dim, group)
-    if temperature is not None and not (math.isfinite(temperature) and temperature > 0):
+    if temperature is not None and not 0 < temperature < math.inf:
         fix = "Use temperature=None for the scores themselves."
         raise ValueError(explain(where, "a finite temperature > 0", temperature, fix))
     return dim
 
 
 def _check_dtypes(where: str, x: Tensor, scores: Tensor) -> None:
+    if x.dtype != torch.float64 and x.dtype not in _WITH_FLOAT32:
+        fix = "Convert it, for example with .float()."
+        raise TypeError(explain(where, "float32, bfloat16, float16 or float64 x", x.dtype, fix))
     wanted = torch.float64 if x.dtype == torch.float64 else torch.float32
     if scores.dtype != wanted:
-        fix = f"Convert them with .to({wanted}); x is float32, bfloat16, float16, or float64."
+        fix = f"Convert them with .to({wanted})."
         raise TypeError(explain(where, f"{wanted} scores for {x.dtype} x", scores.dtype, fix))
 
 
