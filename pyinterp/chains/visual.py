@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Interpreter, Node
+from torch.fx import GraphModule, Interpreter, Node
 
-from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit, Response
+from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit
+from pyinterp.chains.responses import look, response_maps
 from pyinterp.errors import explain
-from pyinterp.models.gating import GatedModel, gate_model
+from pyinterp.models.gating import gate_model
 from pyinterp.models.graph import trace
+from pyinterp.models.shrink import Shrunk, shrink
 from pyinterp.models.sites import Site, find_sites
 
 if TYPE_CHECKING:
     from pyinterp.chains.chain import Chain
     from pyinterp.models.images import ImageSet
-
-MAP_SIDE = 28
-LEAST_CROP, CELLS = 36, 6
-EVEN = 0.02
 
 
 def measure_flow(
@@ -65,20 +63,45 @@ def measure_flow(
     batch = images.tensor[chosen.to(images.tensor.device)].to(parameter.device, parameter.dtype)
     traced = trace(model, batch)
     sites = [site for site in find_sites(traced) if site.name in chain.kept or site.name in chain.layer_gates]
-    gated = gate_model(traced, sites)
-    gates = _gate_nodes(gated)
     scores = [chain.gate_values(site.name).to(parameter.device) for site in sites]
-    whole, pieces = _run(gated, gates, batch, scores, cut=False), _run(gated, gates, batch, scores, cut=True)
+    # What is not kept takes no time: the small network has the same gates, for the units that are left.
+    small = shrink(gate_model(traced, sites), [score != 0 for score in scores])
+    left = [score[stored.to(score.device)] for score, stored in zip(scores, small.stored, strict=True)]
+    gates = _gates(small, sites)
+    whole, pieces = _run(small, gates, batch, left, cut=False), _run(small, gates, batch, left, cut=True)
     top = whole.logits.argmax(1)
     gradients = _gradients(whole, _margin(whole.logits, top))
-    pixels = images.pixels[chosen]
+    at = {gate.site.name: gate for gate in gates.values() if gate.site.name in whole.handed}
     columns = []
-    for site in gates.values():
-        value, gradient = whole.handed[site.name].detach(), gradients[site.name]
-        columns.append(_column(site, chain, value, gradient, pixels, chosen, units, examples))
+    for site in sites:
+        if site.kind != "layer":
+            shown: list[FlowUnit] = []
+            if site.name in at:
+                value, gradient = whole.handed[site.name].detach(), gradients[site.name]
+                scaled = chain.gate_values(site.name)
+                shown = _shown(
+                    at[site.name], value, gradient, scaled, images.pixels[chosen], units, examples, chosen
+                )
+            kept = int(chain.kept[site.name].sum())
+            columns.append(FlowColumn(site.name, site.kind, site.units, kept, not kept, tuple(shown)))
     columns.append(_classes(top, whole.logits.shape[1], units))
-    edges = _edges(columns, list(gates.values()), pieces, gradients, top, least_share)
+    edges = [edge for edge in _edges(columns, at, pieces, gradients, top) if abs(edge.share) >= least_share]
     return ChainFlow(tuple(columns), tuple(edges), least_share, len(chosen))
+
+
+@dataclass(frozen=True)
+class _Gate:
+    """The gate of a site in the small network.
+
+    Attributes:
+        site: The site.
+        dim: Axis of the gated value along which the units lie.
+        units: Which units of the site are there, in this order.
+    """
+
+    site: Site
+    dim: int
+    units: list[int]
 
 
 @dataclass(frozen=True)
@@ -99,8 +122,8 @@ class _Run:
 class _Follow(Interpreter):
     """Runs the gated graph and keeps what the gates of units give; ``cut`` ends autograd at each of them."""
 
-    def __init__(self, gated: GatedModel, gates: dict[Node, Site], cut: bool) -> None:
-        super().__init__(gated.module)
+    def __init__(self, module: GraphModule, gates: dict[Node, _Gate], cut: bool) -> None:
+        super().__init__(module)
         self.gates, self.cut = gates, cut
         self.made: dict[str, Tensor] = {}
         self.handed: dict[str, Tensor] = {}
@@ -108,7 +131,7 @@ class _Follow(Interpreter):
     def run_node(self, n: Node) -> Any:
         value = super().run_node(n)
         if n in self.gates:
-            name = self.gates[n].name
+            name = self.gates[n].site.name
             self.made[name] = value
             if self.cut:
                 value = value.detach().requires_grad_()
@@ -117,22 +140,23 @@ class _Follow(Interpreter):
 
 
 def _run(
-    gated: GatedModel, gates: dict[Node, Site], batch: Tensor, scores: Sequence[Tensor], *, cut: bool
+    small: Shrunk, gates: dict[Node, _Gate], batch: Tensor, scores: Sequence[Tensor], *, cut: bool
 ) -> _Run:
-    follow = _Follow(gated, gates, cut)
+    follow = _Follow(small.module, gates, cut)
     logits = follow.run(batch.clone().requires_grad_(), None, *scores)
     return _Run(logits, follow.made, follow.handed)
 
 
-def _gate_nodes(gated: GatedModel) -> dict[Node, Site]:
-    """The gate of every site of units, in the order in which they run; with the axis that the gated value has there."""
-    placeholders = [node for node in gated.module.graph.nodes if node.op == "placeholder"][2:]
+def _gates(small: Shrunk, sites: Sequence[Site]) -> dict[Node, _Gate]:
+    """The gate of every site that has units left; the value and the axis are those of the gate's own call."""
+    placeholders = [node for node in small.module.graph.nodes if node.op == "placeholder"][2:]
     found = {}
-    for site, node in zip(gated.sites, placeholders, strict=True):
-        if site.kind != "layer":
-            while node.target is not torch.ops.pyinterp.gate.default:
-                (node,) = node.users
-            found[node] = replace(site, dim=node.args[4])
+    for site, node, units in zip(sites, placeholders, small.stored, strict=True):
+        if site.kind == "layer" or not len(units):
+            continue
+        while node.target is not torch.ops.pyinterp.gate.default:
+            (node,) = node.users
+        found[node] = _Gate(site, node.args[4], units.tolist())
     return found
 
 
@@ -142,86 +166,36 @@ def _margin(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _gradients(run: _Run, target: Tensor) -> dict[str, Tensor]:
-    values = list(run.handed.values())
-    found = torch.autograd.grad(target, values, allow_unused=True)
-    return {
-        name: torch.zeros_like(value) if gradient is None else gradient
-        for (name, value), gradient in zip(run.handed.items(), found, strict=True)
-    }
+    found = torch.autograd.grad(target, list(run.handed.values()), materialize_grads=True)
+    return dict(zip(run.handed, found, strict=True))
 
 
-def _per_unit(value: Tensor, site: Site) -> Tensor:
-    """Sum over all positions: a value of the site's shape -> (N, units)."""
-    moved = value.movedim(site.dim, -1).reshape(value.shape[0], -1, site.units, site.inner)
-    return moved.sum((1, 3))
+def _per_unit(value: Tensor, gate: _Gate) -> Tensor:
+    """Sum over all positions: a value of the gate's shape -> (rows, units)."""
+    moved = value.movedim(gate.dim, -1)
+    return moved.reshape(moved.shape[0], -1, len(gate.units), moved.shape[-1] // len(gate.units)).sum((1, 3))
 
 
-def _column(
-    site: Site,
-    chain: Chain,
+def _shown(
+    gate: _Gate,
     value: Tensor,
     gradient: Tensor,
+    scores: Tensor,
     pixels: Tensor,
-    chosen: Tensor,
     most: int,
     examples: int,
-) -> FlowColumn:
-    kept = chain.kept[site.name].cpu()
-    influence = _per_unit(value * gradient, site).abs().mean(0).cpu() * kept
+    chosen: Tensor,
+) -> list[FlowUnit]:
+    """The most influential units of one site."""
+    influence = _per_unit(value * gradient, gate).abs().mean(0).cpu()
     shares = influence / influence.sum().clamp_min(torch.finfo(influence.dtype).tiny)
-    order = [int(i) for i in shares.argsort(descending=True, stable=True) if kept[i]][:most]
-    maps = _maps(value, site, len(chosen))
-    units = []
-    for index in order:
-        responses, picture = _look(maps[:, index].cpu(), pixels, chosen, examples)
-        score = float(chain.scores[site.name][index]) if chain.mode == "scaled" else 1.0
-        units.append(FlowUnit(index, score, float(shares[index]), picture, responses))
-    return FlowColumn(site.name, site.kind, site.units, int(kept.sum()), not bool(kept.any()), tuple(units))
-
-
-def _maps(value: Tensor, site: Site, images: int) -> Tensor:
-    """Response of every unit at every place, not negative: (N, units, h, w)."""
-    moved = value.movedim(site.dim, -1)
-    moved = moved.reshape(*moved.shape[:-1], site.units, site.inner)
-    response = moved.norm(dim=-1) if site.inner > 1 else moved[..., 0]
-    # A unit responds by being positive; one that never is, by its size.
-    never = (response <= 0).flatten(0, -2).all(0)
-    response = torch.where(never, response.abs(), response.clamp_min(0))
-    if len(response) == images and response.dim() == 4:
-        return response.movedim(-1, 1)
-    if len(response) == images and response.dim() == 3:
-        tokens = response.shape[1]
-        # Class and register tokens stand before the grid of patches.
-        side = math.isqrt(tokens)
-        return response[:, tokens - side * side :].reshape(images, side, side, -1).movedim(-1, 1)
-    return response.reshape(images, -1, site.units).mean(1)[:, :, None, None]
-
-
-def _look(maps: Tensor, pixels: Tensor, chosen: Tensor, examples: int) -> tuple[tuple[Response, ...], Tensor]:
-    """A unit's strongest images, and the piece of the strongest one around its peak."""
-    peak = maps.amax((1, 2))
-    order = peak.argsort(descending=True, stable=True)[:examples]
-    height, width = min(MAP_SIDE, maps.shape[1]), min(MAP_SIDE, maps.shape[2])
-    small = nn.functional.adaptive_max_pool2d(maps[order][:, None], (height, width))[:, 0]
-    low, high = maps.min(), peak.max()
-    # A unit that responds alike everywhere is lit everywhere.
-    low = low if high - low > EVEN * high else torch.zeros_like(low)
-    levels = (
-        ((small - low) / (high - low).clamp_min(torch.finfo(maps.dtype).tiny) * 255).round().to(torch.uint8)
-    )
-    responses = tuple(Response(int(chosen[i]), level) for i, level in zip(order, levels, strict=True))
-    best = int(order[0])
-    return responses, _crop(maps[best], pixels[best])
-
-
-def _crop(response: Tensor, picture: Tensor) -> Tensor:
-    rows, columns = response.shape
-    height, width = picture.shape[1:]
-    row, column = divmod(int(response.argmax()), columns)
-    side = int(min(max(LEAST_CROP, CELLS * height / rows), height, width))
-    top = min(max(0, int((row + 0.5) * height / rows - side / 2)), height - side)
-    left = min(max(0, int((column + 0.5) * width / columns - side / 2)), width - side)
-    return picture[:, top : top + side, left : left + side].clone()
+    maps = response_maps(value, gate.dim, len(gate.units), len(pixels)).cpu()
+    shown = []
+    for place in shares.argsort(descending=True, stable=True)[:most].tolist():
+        picture, responses = look(maps[:, place], pixels, chosen, examples)
+        index = gate.units[place]
+        shown.append(FlowUnit(index, float(scores[index]), float(shares[place]), picture, responses))
+    return shown
 
 
 def _classes(top: Tensor, total: int, most: int) -> FlowColumn:
@@ -233,53 +207,52 @@ def _classes(top: Tensor, total: int, most: int) -> FlowColumn:
 
 def _edges(
     columns: Sequence[FlowColumn],
-    sites: Sequence[Site],
+    at: dict[str, _Gate],
     pieces: _Run,
     gradients: dict[str, Tensor],
     top: Tensor,
-    least_share: float,
-) -> list[FlowEdge]:
-    """Contributions along the paths between two units that meet no third one."""
-    of = {site.name: site for site in sites}
+) -> Iterator[FlowEdge]:
+    """Contributions between shown units along the paths that meet no third one."""
     place = {(c.site, unit.index): (i, u) for i, c in enumerate(columns) for u, unit in enumerate(c.units)}
-    edges = []
     for c, column in enumerate(columns):
         for u, unit in enumerate(column.units):
             if column.kind == "class":
-                target, seed = _margin(pieces.logits[top == unit.index], top[top == unit.index]), None
+                rows = top == unit.index
+                target, seed = _margin(pieces.logits[rows], top[rows]), None
             else:
-                site, target = of[column.site], pieces.made[column.site]
-                seed = gradients[column.site].movedim(site.dim, -1).unflatten(-1, (site.units, site.inner))
-                alone = torch.zeros_like(seed)
-                alone[..., unit.index, :] = seed[..., unit.index, :]
-                seed = alone.flatten(-2).movedim(-1, site.dim)
-            for name, index, share in _inputs(pieces, of, target, seed):
-                if abs(share) >= least_share and (name, index) in place:
-                    edges.append(FlowEdge(place[name, index], (c, u), share))
-    return edges
+                target = pieces.made[column.site]
+                seed = _alone(gradients[column.site], at[column.site], unit.index)
+            for name, index, share in _inputs(pieces, at, target, seed):
+                if (name, index) in place:
+                    yield FlowEdge(place[name, index], (c, u), share)
+
+
+def _alone(value: Tensor, gate: _Gate, unit: int) -> Tensor:
+    """``value`` with zeros at every unit but one."""
+    width = value.shape[gate.dim] // len(gate.units)
+    start = gate.units.index(unit) * width
+    alone = torch.zeros_like(value)
+    alone.narrow(gate.dim, start, width).copy_(value.narrow(gate.dim, start, width))
+    return alone
 
 
 def _inputs(
-    pieces: _Run, of: dict[str, Site], target: Tensor, seed: Tensor | None
+    pieces: _Run, at: dict[str, _Gate], target: Tensor, seed: Tensor | None
 ) -> list[tuple[str, int, float]]:
     """(site, unit, signed share) of everything that reaches ``target`` directly."""
     if not target.requires_grad:
         return []
     leaves = list(pieces.handed.items())
-    found = torch.autograd.grad(
-        target, [value for _, value in leaves], seed, retain_graph=True, allow_unused=True
-    )
+    found = torch.autograd.grad(target, [v for _, v in leaves], seed, retain_graph=True, allow_unused=True)
     parts = {
-        name: _per_unit(gradient * value.detach(), of[name])
+        name: _per_unit(gradient * value.detach(), at[name])
         for (name, value), gradient in zip(leaves, found, strict=True)
         if gradient is not None
     }
     whole = sum(float(part.abs().mean(0).sum()) for part in parts.values())
-    if not whole:
-        return []
     return [
-        (name, index, math.copysign(amount / whole, float(part[:, index].sum())))
+        (name, at[name].units[place], math.copysign(amount / whole, float(part[:, place].sum())))
         for name, part in parts.items()
-        for index, amount in enumerate(part.abs().mean(0).tolist())
+        for place, amount in enumerate(part.abs().mean(0).tolist())
         if amount
     ]
