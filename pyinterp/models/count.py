@@ -33,7 +33,9 @@ def count(module: GraphModule, input_shape: Sequence[int]) -> tuple[int, int]:
             value = attribute(module, node.target)
             if isinstance(value, nn.Parameter) or node.meta.get("parameter", False):
                 trained[node.target] = value.numel()
-    dtype = next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32)
+    dtype = next(
+        (t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32
+    )
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         walk = _Walk(module)
         walk.run(torch.empty(1, *input_shape, dtype=dtype, device=_device(module)))

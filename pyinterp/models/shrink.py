@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from torch import Tensor
 from torch.fx import GraphModule
@@ -22,13 +21,7 @@ from pyinterp.models.flow import (  # noqa: F401  (they register the rules)
 from pyinterp.models.flow.build import Builder
 from pyinterp.models.flow.plan import Flow
 from pyinterp.models.flow.simplify import simplify
-
-
-class Gated(Protocol):
-    """Anything with a gated graph: ``module.forward(x, group, *scores) -> logits``."""
-
-    @property
-    def module(self) -> GraphModule: ...
+from pyinterp.models.gating import GatedModel
 
 
 @dataclass(frozen=True)
@@ -49,7 +42,7 @@ class Shrunk:
         return self.module(x, group, *taken)  # type: ignore[no-any-return]
 
 
-def shrink(gated: Gated, kept: Sequence[Tensor]) -> Shrunk:
+def shrink(gated: GatedModel, kept: Sequence[Tensor]) -> Shrunk:
     """The part of a gated network that its kept units need.
 
     Args:
@@ -72,7 +65,7 @@ def shrink(gated: Gated, kept: Sequence[Tensor]) -> Shrunk:
     return Shrunk(build.finish("Shrunk"), stored)
 
 
-def fold(gated: Gated, kept: Sequence[Tensor], scores: Sequence[Tensor]) -> GraphModule:
+def fold(gated: GatedModel, kept: Sequence[Tensor], scores: Sequence[Tensor]) -> GraphModule:
     """The small network for fixed scores: forward(x) -> logits, no gates left.
 
     Args:
@@ -96,7 +89,7 @@ def fold(gated: Gated, kept: Sequence[Tensor], scores: Sequence[Tensor]) -> Grap
     return build.finish("Compact")
 
 
-def live_units(gated: Gated, kept: Sequence[Tensor]) -> list[Tensor]:
+def live_units(gated: GatedModel, kept: Sequence[Tensor]) -> list[Tensor]:
     """``kept`` without the units that change nothing: no one reads them, or nothing but zero reaches them.
 
     Args:
@@ -110,14 +103,9 @@ def live_units(gated: Gated, kept: Sequence[Tensor]) -> list[Tensor]:
     return [units.clone() for units in Flow(gated.module, kept).live_units()]
 
 
-def _check(gated: Gated, rows: Sequence[Tensor], where: str) -> None:
-    placeholders = [n for n in gated.module.graph.nodes if n.op == "placeholder"][2:]
-    got = [row.numel() for row in rows]
-    expected = [
-        n.meta["val"].shape[-1] if isinstance(n.meta.get("val"), Tensor) else None for n in placeholders
-    ]
-    fits = len(got) == len(expected) and all(e is None or e == g for e, g in zip(expected, got, strict=True))
-    if not fits:
+def _check(gated: GatedModel, rows: Sequence[Tensor], where: str) -> None:
+    expected, got = [site.units for site in gated.sites], [row.numel() for row in rows]
+    if got != expected:
         raise ValueError(
             f"{where}: expected one row per site with its units, {len(expected)} sites of {expected[:8]} units, got "
             f"{len(got)} rows of {got[:8]}. Pass one tensor per site, in the order of the sites."
