@@ -80,11 +80,11 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
             answer = model(pair)
     logits = logits_of(answer)
     module = _rebuild(exported, _logits_index(answer))
-    for node in module.graph.nodes:
-        if node.op == "placeholder" and isinstance(node.meta["val"].shape[0], int):
+    for node in (*module.graph.find_nodes(op="placeholder"), module.graph.output_node().args[0]):
+        if isinstance(size_of(node)[0], int):
             raise ValueError(
                 "trace: expected a model that takes any batch size, got one whose forward fixes it to "
-                f"{int(node.meta['val'].shape[0])}. Replace the constant by x.shape[0] in its forward."
+                f"{size_of(node)[0]}. Replace the constant by x.shape[0] in its forward."
             )
     with torch.no_grad():
         difference = (module(pair) - logits).abs().max().item()
@@ -159,12 +159,6 @@ def _plain_attention() -> Iterator[None]:
 def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> GraphModule:
     """Copy the exported graph: weights as attributes, in-place calls made functional, no-ops of eval mode dropped."""
     signature = exported.graph_signature
-    if signature.buffers_to_mutate:
-        changed = ", ".join(sorted(set(signature.buffers_to_mutate.values())))
-        raise ValueError(
-            f"trace: expected a model whose forward changes nothing, got one that changes {changed}. "
-            "Call model.eval(), or make its forward stateless."
-        )
     stored = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
     constants = dict(signature.inputs_to_lifted_tensor_constants)
     root = nn.Module()
@@ -192,6 +186,7 @@ def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> Graph
             copies[node] = graph.node_copy(node, lambda n: copies[n])
             copies[node].target = _functional(node.target)
             if copies[node].target is not node.target:
+                _refuse_changes(node, stored)
                 _write_back(graph, node, copies)
         elif node.op == "output":
             graph.output(copies[node.args[0][logits_index]])  # type: ignore[index]
@@ -225,6 +220,23 @@ def _functional(target: Any) -> Any:
             f"trace: expected operations that have a functional form, got {target}. Use it out of place."
         )
     return getattr(packet, target._overloadname)
+
+
+def _refuse_changes(node: Node, stored: dict[str, str]) -> None:
+    """Raise if an in-place call writes into a weight or buffer, directly or through a view."""
+    written = node.args[0]
+    while isinstance(written, Node) and written.op == "call_function" and _is_view(written.target):
+        written = written.args[0]
+    if isinstance(written, Node) and written.name in stored:
+        raise ValueError(
+            f"trace: expected a model whose forward changes nothing, got one that changes {stored[written.name]}. "
+            "Call model.eval(), or make its forward stateless."
+        )
+
+
+def _is_view(target: Any) -> bool:
+    """Whether an operation gives its first argument's memory: as a view, or after writing into it."""
+    return isinstance(target, torch._ops.OpOverload) and target._schema.arguments[0].alias_info is not None
 
 
 def _write_back(graph: Graph, node: Node, copies: dict[Node, Node]) -> None:
