@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,17 +116,20 @@ class Inverted(nn.Module):
 
 
 class Multiplier(nn.Module):
-    """A depthwise convolution with two outputs per input, and one without BatchNorm."""
+    """A depthwise convolution with two outputs per input: its constants meet padding in a pool, a pad and a conv."""
 
     def __init__(self, width: int, _: int, act: nn.Module) -> None:
         super().__init__()
         self.twice = nn.Conv2d(width, 2 * width, 3, padding=1, groups=width)
         self.norm = nn.BatchNorm2d(2 * width)
         self.act = act
-        self.down = nn.Conv2d(2 * width, width, 1)
+        self.down = nn.Conv2d(2 * width, width, 3)
+        self.last, self.pooled = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(2 * width, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(self.act(self.norm(self.twice(x))))
+        y = self.act(self.norm(self.twice(x)))
+        z = self.act(self.down(nn.functional.pad(y, (1, 1, 1, 1))))
+        return self.last(z) + self.pooled(nn.functional.avg_pool2d(y, 3, 1, 1))
 
 
 class Grouped(nn.Module):
@@ -268,11 +270,11 @@ def test_every_rule(block: int) -> None:
     generator = torch.Generator().manual_seed(block)
     for fused in (False, True):
         gated = gated_in_float64(network([block, block], act=block % 4), fused=fused)
-        for density, grouped in itertools.product((0.0, 0.1, 0.3, 0.6, 1.0), (False, True)):
+        for density, grouped in ((0.0, False), (0.15, False), (0.4, False), (0.4, True), (1.0, False)):
             check(gated, random_kept(gated, density, generator), generator, grouped)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     blocks=st.lists(st.integers(0, len(BLOCKS) - 1), min_size=2, max_size=4),
     act=st.integers(0, 3),
@@ -283,7 +285,7 @@ def test_every_rule(block: int) -> None:
 def test_random_networks(blocks: list[int], act: int, head: str, fused: bool, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     gated = gated_in_float64(network(blocks, act, head), fused=fused)
-    for density in (0.05, 0.15, 0.5, 0.9):
+    for density in (0.1, 0.5):
         check(gated, random_kept(gated, density, generator), generator)
 
 
@@ -481,9 +483,8 @@ def test_architectures(name: str) -> None:
     make, size = ARCHITECTURES[name]
     generator = torch.Generator().manual_seed(7)
     gated = gated_in_float64(make(), (3, size, size), fused=True)
-    for density in (0.0, 0.01, 0.05, 0.5, 1.0):
-        check(gated, random_kept(gated, density, generator), generator)
-    check(gated, random_kept(gated, 0.3, generator), generator, grouped=True)
+    for density, grouped in ((0.0, False), (0.02, False), (0.1, True), (0.5, False), (1.0, False)):
+        check(gated, random_kept(gated, density, generator), generator, grouped)
     gated.module.float()
     kept = random_kept(gated, 0.3, generator)
     x, rows = images(gated, generator).float(), [k.float() for k in kept]

@@ -180,8 +180,8 @@ class Builder:
         if fact is None or stored[fact.axis] is None:
             return self._select(node, value, stored, masks)
         axis = fact.axis
-        have = stored[axis]
-        want = filled(masks[axis], self.flow.dims(node)[axis].size)
+        size = self.flow.dims(node)[axis].size
+        have, want = filled(stored[axis], size), filled(masks[axis], size)
         missing = want & ~have
         if not missing.any():
             return self._select(node, value, stored, masks)

@@ -108,9 +108,9 @@ class GatedAffine(_GateRule):
             rest = (self.score(build, node), rows, call["act"], call["temperature"], dim)
             return build.call(node.target, inputs[0], scale, shift, *rest)
         factor = flow.factor(node)[1]
-        scale, shift = (factor * wide(flow.tensor(call[name])) for name in ("scale", "shift"))
+        factors, shifts = (factor * wide(flow.tensor(call[name])) for name in ("scale", "shift"))
         stored = filled(kept, len(factor))
-        result = build.scale_and_shift(node, inputs[0], dim, scale[stored], shift[stored])
+        result = build.scale_and_shift(node, inputs[0], dim, factors[stored], shifts[stored])
         name = ACTIVATIONS[call["act"]]
         if name == "none":
             return result
