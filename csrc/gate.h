@@ -6,17 +6,14 @@
 
 enum class Act : long { none, relu, relu6, silu, hardswish, gelu, gelu_tanh };
 
+// sigmoid and its derivative, which keeps its digits where s is almost 1; s (1 - s) does not.
 template <class V>
-PYI_HD V sigmoid(V z) {
-  return 1.0f / (1.0f + exp_of(V(-z)));
-}
-
-// The derivative of sigmoid. It keeps its digits where the gate is almost open, which g (1 - g) does not.
-template <class V>
-PYI_HD V sigmoid_slope(V z) {
+PYI_HD V sigmoid(V z, V& derivative) {
   const V zero{};
   const V e = exp_of(V(z < zero ? z : -z));
-  return e / ((1.0f + e) * (1.0f + e));
+  const V r = 1.0f / (1.0f + e);
+  derivative = e * r * r;
+  return z < zero ? e * r : r;
 }
 
 template <Act act, class V>
@@ -58,8 +55,9 @@ PYI_HD V slope(V z) {
     const V low = z > zero ? one : zero;
     return z < zero + 6.0f ? low : zero;
   } else if constexpr (act == Act::silu) {
-    const V s = sigmoid(z);
-    return s * (1.0f + z * (1.0f - s));
+    V ds;
+    const V s = sigmoid(z, ds);
+    return s + z * ds;
   } else if constexpr (act == Act::hardswish) {
     const V inner = z / 3.0f + 0.5f;
     const V low = z > zero - 3.0f ? inner : zero;
@@ -70,8 +68,9 @@ PYI_HD V slope(V z) {
     return cdf + z * pdf;
   } else {
     const V zz = z * z;
-    const V s = sigmoid(V(z * (number<V>(1.5957691216057308) + number<V>(0.07135481627260025) * zz)));
-    return s + z * s * (1.0f - s) * (number<V>(1.5957691216057308) + number<V>(0.21406444881780076) * zz);
+    V ds;
+    const V s = sigmoid(V(z * (number<V>(1.5957691216057308) + number<V>(0.07135481627260025) * zz)), ds);
+    return s + z * ds * (number<V>(1.5957691216057308) + number<V>(0.21406444881780076) * zz);
   }
 }
 

@@ -213,8 +213,9 @@ void open_gates(const S* scores, S* out, int64_t count, S temperature) {
   for (int64_t i = 0; i < count; i += kWidth) {
     const int64_t left = count - i;
     const V score = left < kWidth ? load_short(scores + i, left) : load(scores + i);
-    const V z = score / temperature;
-    const V result = slopes ? sigmoid_slope(z) / temperature : sigmoid(z);
+    V slope;
+    const V g = sigmoid(V(score / temperature), slope);
+    const V result = slopes ? slope / temperature : g;
     if (left < kWidth) {
       store_short(out + i, result, left);
     } else {

@@ -73,7 +73,11 @@ struct alignas(16) Pack {
 template <class T>
 PYI_HD Wide<T> gate_of(const Pass<T>& p, int64_t row, int64_t channel) {
   const Wide<T> score = p.scores[row * p.site.channels + channel];
-  return p.sigmoid ? sigmoid(score / p.temperature) : score;
+  if (!p.sigmoid) {
+    return score;
+  }
+  Wide<T> slope;
+  return sigmoid(score / p.temperature, slope);
 }
 
 template <class T>
@@ -232,7 +236,11 @@ __global__ void finish_kernel(const Pass<T> p) {
         total += line_sum[line][threadIdx.x];
       }
       const int64_t at = row * p.site.channels + channel;
-      const Wide<T> slope = p.sigmoid ? sigmoid_slope(p.scores[at] / p.temperature) / p.temperature : 1;
+      Wide<T> slope = 1;
+      if (p.sigmoid) {
+        sigmoid(p.scores[at] / p.temperature, slope);
+        slope /= p.temperature;
+      }
       p.grad_scores[at] = static_cast<Wide<T>>(total * slope);
     }
     __syncthreads();
