@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -188,8 +187,13 @@ def _find(
     """Extract, save, report, and leave with the exit code that says how it went."""
     import pyinterp
 
-    found = pyinterp.extract_chain(loaded.model, batch.tensor, progress=sys.stderr.isatty(), **options)
+    device = next(loaded.model.parameters()).device
+    if fresh is not None:
+        options["held_out"] = fresh.tensor.to(device)
+    found = pyinterp.extract_chain(loaded, batch.tensor.to(device), **options)
     found.save(out / "chain")
+    if not found.interrupted:
+        found = _measure_size(found, loaded, batch, out)
     report = _report(found, loaded, batch, out)
     _say(found.summary())
     _say(f"Report: {report.resolve()}")
@@ -197,6 +201,20 @@ def _find(
         raise typer.Exit(INTERRUPTED)
     if found.bound_met is False:
         raise typer.Exit(TARGET_MISSED)
+
+
+def _measure_size(found: Chain, loaded: LoadedModel, batch: ImageSet, out: Path) -> Chain:
+    """The chain with the size and speed of its small network; without them where that could not be built."""
+    from dataclasses import replace
+
+    device = next(loaded.model.parameters()).device
+    try:
+        small = found.compact(loaded.model, batch.tensor.to(device))
+    except ValueError as error:
+        return replace(found, message=f"{found.message} {error}".strip())
+    found = replace(found, compact_info=small.info)
+    found.save(out / "chain")
+    return found
 
 
 def _report(found: Chain, loaded: LoadedModel, batch: ImageSet, out: Path) -> Path:

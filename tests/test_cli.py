@@ -37,7 +37,7 @@ class Stage:
         self.calls.append(("load", (name, device)))
         return SimpleNamespace(
             name=name,
-            model=torch.nn.Identity(),
+            model=torch.nn.Linear(1, 1),
             preprocess=to_tensor,
             classes=("cat",),
             input_shape=(3, 8, 8),
@@ -55,6 +55,10 @@ class Stage:
             save=save, summary=lambda: "kept 3 %", bound_met=self.bound_met, interrupted=self.interrupted
         )
 
+    def measure_size(self, found: Any, loaded: Any, batch: Any, out: Path) -> Any:
+        self.calls.append(("size", len(batch)))
+        return found
+
     def report(self, found: Any, loaded: Any, batch: Any, out: Path) -> Path:
         self.calls.append(("report", len(batch)))
         return out / "report.html"
@@ -68,6 +72,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage()
     monkeypatch.setattr(models, "load", stage.load)
     monkeypatch.setattr(pyinterp, "extract_chain", stage.extract, raising=False)
+    monkeypatch.setattr(cli, "_measure_size", stage.measure_size)
     monkeypatch.setattr(cli, "_report", stage.report)
     return stage
 
@@ -96,8 +101,7 @@ def test_chain_extracts_saves_reports_and_says_where(stage: Stage, photos: Path,
     assert stage.named("load") == [("tiny", "cpu")]
     ((count, options),) = stage.named("extract")
     assert count == 2
-    # Nobody watches: no progress bar.
-    assert options == {"target_kl": 0.1, "mode": "exact", "seed": 7, "progress": False}
+    assert options == {"target_kl": 0.1, "mode": "exact", "seed": 7}
     assert stage.named("save") == [out / "chain"]
     last = done.stdout.splitlines()
     assert "kept 3 %" in last
@@ -110,7 +114,7 @@ def test_options_reach_the_extraction(stage: Stage, photos: Path, tmp_path: Path
     assert done.exit_code == 0, done.output
     ((count, options),) = stage.named("extract")
     assert count == 2
-    assert options == {"target_keep": 0.05, "mode": "scaled", "max_steps": 9, "seed": 0, "progress": False}
+    assert options == {"target_keep": 0.05, "mode": "scaled", "max_steps": 9, "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -123,7 +127,8 @@ def test_exit_codes_come_after_everything_is_saved(
     stage.bound_met, stage.interrupted = bound_met, interrupted
     done = run("chain", "--images", photos, "--out", tmp_path)
     assert done.exit_code == code
-    assert [name for name, _ in stage.calls] == ["load", "extract", "save", "report"]
+    size = [] if interrupted else ["size"]
+    assert [name for name, _ in stage.calls] == ["load", "extract", "save", *size, "report"]
     assert "Report: " in done.stdout
 
 
@@ -205,6 +210,8 @@ def test_demo_takes_five_crops_of_each_photograph(
     ((count, options),) = stage.named("extract")
     assert count == 10
     assert options["target_kl"] == 0.1
+    # Other crops of the same photographs.
+    assert options["held_out"].shape == (10, 3, 8, 8)
     assert "Report: " in done.stdout
 
 

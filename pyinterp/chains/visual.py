@@ -133,7 +133,7 @@ class _Follow(Interpreter):
         if n in self.gates:
             name = self.gates[n].site.name
             self.made[name] = value
-            if self.cut:
+            if self.cut or not value.requires_grad:
                 value = value.detach().requires_grad_()
             self.handed[name] = value
         return value
@@ -166,6 +166,8 @@ def _margin(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _gradients(run: _Run, target: Tensor) -> dict[str, Tensor]:
+    if not target.requires_grad:  # a chain that answers the same to every image
+        return {name: torch.zeros_like(value) for name, value in run.handed.items()}
     found = torch.autograd.grad(target, list(run.handed.values()), materialize_grads=True)
     return dict(zip(run.handed, found, strict=True))
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from pyinterp.report.page import Block, Page, fragment
 from pyinterp.report.plots import Series, dot_plot, line_chart, number, percent
@@ -56,7 +60,7 @@ def chain_headline(chain: Chain) -> str:
 
 
 def _answer(chain: Chain) -> dict[str, Any]:
-    kept, total = _size(chain)
+    kept, total = chain.kept_count, chain.unit_count
     here, bound = chain.fidelity["images"], chain.settings.get("target_kl")
     tiles = [
         _tile("Kept", percent(chain.kept_fraction), f"{kept:,} of {total:,} {_units(chain)}"),
@@ -109,12 +113,10 @@ def _sentence(chain: Chain, kept: int, total: int) -> str:
 
 def _notes(chain: Chain) -> list[dict[str, str]]:
     notes = []
-    if chain.bound_met is False:
-        notes.append({"kind": "warn", "head": "The target was not met.", "text": chain.message})
-    elif chain.bound_met:
-        notes.append({"kind": "good", "head": "The target is met.", "text": chain.message})
+    if chain.bound_met and not chain.interrupted:
+        notes.append({"kind": "good", "head": "The target is met.", "text": _met(chain)})
     elif chain.message:
-        notes.append({"kind": "warn", "head": "Note.", "text": chain.message})
+        notes.append({"kind": "warn", "head": "", "text": chain.message})
     beaten = [name for name, row in chain.baselines.items() if row["kl"] <= chain.fidelity["images"]["kl"]]
     if beaten:
         names = ", ".join(beaten)
@@ -126,6 +128,14 @@ def _notes(chain: Chain) -> list[dict[str, str]]:
             }
         )
     return notes
+
+
+def _met(chain: Chain) -> str:
+    settings = chain.settings
+    if settings.get("target_kl") is not None:
+        kl = number(chain.fidelity["images"]["kl"])
+        return f"Mean KL {kl}, at most {number(settings['target_kl'])} was asked; the same top class on every image."
+    return f"{percent(chain.kept_fraction)} is kept, at most {percent(settings['target_keep'])} was asked."
 
 
 def _asked(chain: Chain) -> str:
@@ -298,16 +308,24 @@ def _curves(chain: Chain) -> dict[str, Any]:
     return {"curves": figures, "curves_text": text}
 
 
-def _phases(history: dict[str, list[Any]]) -> list[tuple[float, str]]:
+def _phases(history: Mapping[str, list[Any]]) -> list[tuple[float, str]]:
     phases = history.get("phase", [])
     starts = [i for i in range(len(phases)) if i == 0 or phases[i] != phases[i - 1]]
     return [(history["step"][i], str(phases[i])) for i in starts] if len(starts) > 1 else []
 
 
 def _settings(chain: Chain) -> dict[str, Any]:
-    rows = [("model", chain.model_name), ("mode", chain.mode)]
+    rows = [
+        ("model", chain.model_name),
+        ("input", " × ".join(map(str, chain.input_shape))),
+        ("mode", chain.mode),
+    ]
     rows += [
         (name.replace("_", " "), _plain(value)) for name, value in chain.settings.items() if name != "mode"
+    ]
+    rows += [
+        ("weights (SHA-256)", chain.weights_digest),
+        ("versions", f"pyinterp {metadata.version('pyinterp')}, torch {torch.__version__}, {_python()}"),
     ]
     provenance = (
         "Method: NeuroChains, after H. Zhao, T. Zhou, G. Long, J. Jiang and C. Zhang, “Extracting Local Reasoning "
@@ -330,9 +348,8 @@ def _plain(value: Any) -> str:
     return str(value)
 
 
-def _size(chain: Chain) -> tuple[int, int]:
-    masks = list(chain.kept.values())
-    return sum(int(mask.sum()) for mask in masks), sum(mask.numel() for mask in masks)
+def _python() -> str:
+    return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
 
 
 def _units(chain: Chain) -> str:

@@ -156,6 +156,17 @@ def test_pictures_and_maps_show_where_a_unit_responds(case: tuple[Net, HandMadeC
     assert int(unit.responses[0].map.sum()) == 255
 
 
+def test_a_chain_with_a_closed_site_answers_alike_and_has_no_edges(
+    case: tuple[Net, HandMadeChain, ImageSet],
+) -> None:
+    net, chain, images = case
+    chain.kept["b"][:] = False
+    flow = measure_flow(net, chain, images)  # type: ignore[arg-type]
+    assert [column.kept for column in flow.columns] == [4, 0, 1]
+    assert flow.columns[1].skipped
+    assert flow.edges == ()
+
+
 def test_nothing_is_left_behind(case: tuple[Net, HandMadeChain, ImageSet]) -> None:
     net, chain, images = case
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 
+from pyinterp.chains.chain import Chain, Prediction
 from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit, Response
 from pyinterp.models import ImageSet
+from pyinterp.models.sites import Site
 
 NASTY = "<script>alert(1)</script>\"'&"
 CLASSES = ("a </script><b> cat", "espresso")
@@ -42,3 +47,54 @@ def a_flow(site: str = "conv1") -> ChainFlow:
         FlowEdge((2, 1), (3, 0), 0.4),
     )
     return ChainFlow(columns, edges, 0.05, 2)
+
+
+def a_chain(**changes: Any) -> Chain:
+    """5 of 32 units on two images, one of which gets another answer; a bypassed layer; fields as in ``changes``."""
+    sites = (
+        Site("conv1", "filter", 8, "conv", 1),
+        Site("block.conv2", "filter", 8, "conv_1", 1),
+        Site("block", "layer", 1, "add", 1, skip="add_1"),
+        Site("block.mlp", "neuron", 16, "gelu", 2),
+    )
+    kept = {
+        name: torch.zeros(units, dtype=torch.bool)
+        for name, units in (("conv1", 8), ("block.conv2", 8), ("block.mlp", 16))
+    }
+    kept["conv1"][[3, 5, 7]] = True
+    kept["block.mlp"][[0, 9]] = True
+    chain = Chain(
+        model_name="tiny",
+        mode="exact",
+        sites=sites,
+        kept=kept,
+        scores={name: mask.float() for name, mask in kept.items()},
+        layer_gates={"block": 0.0},
+        input_shape=(3, 64, 64),
+        architecture={"conv1.weight": (8, 3, 3, 3)},
+        weights_digest="0123abcd",
+        history={
+            "step": [1, 2, 3],
+            "seconds": [0.1, 0.2, 0.3],
+            "phase": ["soft", "soft", "hard"],
+            "kl": [0.5, 0.2, 0.07],
+            "agreement": [0.5, 0.5, 0.5],
+            "kept": [1.0, 0.5, 0.15625],
+            "loss": [3.0, 2.0, 1.0],
+        },
+        settings={"target_kl": 0.1, "seed": 0, "mode": "exact"},
+        fidelity={"images": {"kl": 0.07, "agreement": 0.5}, "held_out": {"kl": 0.4, "agreement": 0.25}},
+        baselines={"random": {"kl": 2.5, "agreement": 0.0}, "taylor": {"kl": 1.2, "agreement": 0.5}},
+        predictions=(Prediction(0, 0.9, 0, 0.8), Prediction(1, 0.6, 0, 0.55)),
+        bound_met=False,
+        message="The target was not met: mean KL 0.0700 (bound 0.1), the same top class on 50 % of the images.",
+        compact_info={
+            "parameters_before": 1000,
+            "parameters_after": 100,
+            "macs_before": 5000,
+            "macs_after": 600,
+            "difference": 0.0,
+            "time_ratio": 2.5,
+        },
+    )
+    return replace(chain, **changes)
