@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from pyinterp import _extension
 
 ROOT = Path(__file__).parents[2]
@@ -33,19 +31,6 @@ def test_build_info_tells_what_runs() -> None:
 def test_only_cpu_and_cuda_have_kernels() -> None:
     assert not _extension.has_kernel("gate", "mps")
     assert not _extension.has_kernel("no_such_op", "cpu")
-
-
-@pytest.mark.skipif(
-    not _extension.build_info()["compiled"], reason="already runs without the compiled library"
-)
-def test_every_op_passes_without_the_library() -> None:
-    tests = [
-        str(ROOT / "tests/ops" / name)
-        for name in ("test_gate.py", "test_gated_affine.py", "test_extension.py")
-    ]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--without-kernels", *tests]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-3000:]
 
 
 def test_missing_library_is_said_once() -> None:

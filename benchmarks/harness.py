@@ -1,0 +1,119 @@
+"""Times contenders in turns, so that a busy machine troubles all alike, and writes one dated JSON per suite.
+
+The bound is what moving the same bytes costs: forward reads x and writes y, backward reads x and dy and writes dx,
+so 2.5 times `x.clone()`. Times are the best of all turns; what is compared are ratios of times from one run.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.sites import Site
+from pyinterp._extension import build_info
+
+RESULTS = Path(__file__).parent / "results"
+Step = Callable[[], Any]
+
+
+def forward_backward(
+    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, scores: Tensor, dy: Tensor
+) -> Step:
+    """Return a step that computes y and the gradients of x and scores."""
+    x, scores = x.detach().requires_grad_(), scores.detach().requires_grad_()
+    return lambda: torch.autograd.grad(function(x, scores), (x, scores), dy)
+
+
+def bound(x: Tensor) -> Step:
+    """Return a step that moves as many bytes as forward and backward have to."""
+    half = x[: x.shape[0] // 2]
+
+    def step() -> None:
+        x.clone()
+        x.clone()
+        half.clone()
+
+    return step
+
+
+def validate(got: Step, wanted: Step) -> None:
+    """Refuse to time a wrong answer."""
+    for a, b in zip(got(), wanted(), strict=True):
+        torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4 * float(b.abs().max()))
+
+
+def race(contenders: dict[str, Step], seconds: float = 3.0, turns: int = 60) -> dict[str, float]:
+    """Run the contenders in turns and return the best time of each, in milliseconds."""
+    best = dict.fromkeys(contenders, float("inf"))
+    for step in contenders.values():
+        step()
+    stop = time.perf_counter() + seconds
+    for turn in range(turns):
+        for name, step in contenders.items():
+            start = time.perf_counter()
+            step()
+            best[name] = min(best[name], (time.perf_counter() - start) * 1e3)
+        if turn >= 6 and time.perf_counter() > stop:
+            break
+    return best
+
+
+def describe(site: Site, times: dict[str, float]) -> dict[str, Any]:
+    """Put the times of one site and the ratios that matter into one row."""
+    ours = times["pyinterp"]
+    return {
+        "network": site.network,
+        "shape": list(site.shape),
+        "act": site.act,
+        "count": site.count,
+        "milliseconds": {name: round(value, 4) for name, value in times.items()},
+        "over_bound": round(ours / times["bound"], 3),
+        "faster_than_eager": round(times["eager"] / ours, 3),
+        "faster_than_compile": round(times["compile"] / ours, 3),
+    }
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Add up each network's sites, every site as often as the network has it."""
+    totals: dict[str, dict[str, float]] = {}
+    for row in rows:
+        total = totals.setdefault(row["network"], {})
+        for name, value in row["milliseconds"].items():
+            total[name] = total.get(name, 0.0) + value * row["count"]
+    return {
+        network: {
+            "over_bound": round(total["pyinterp"] / total["bound"], 3),
+            "faster_than_eager": round(total["eager"] / total["pyinterp"], 3),
+            "faster_than_compile": round(total["compile"] / total["pyinterp"], 3),
+        }
+        for network, total in totals.items()
+    }
+
+
+def write(suite: str, rows: list[dict[str, Any]]) -> Path:
+    """Write the rows, their sums and the build to ``results/DATE-suite.json`` and print the sums."""
+    summary = summarise(rows)
+    report = {
+        "suite": suite,
+        "date": datetime.date.today().isoformat(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "build": build_info(),
+        "networks": summary,
+        "sites": rows,
+    }
+    path = RESULTS / f"{report['date']}-{suite}.json"
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    for network, ratios in summary.items():
+        words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}x" for name, value in ratios.items())
+        print(f"\n{suite} {network}: {words}", end="")
+    print(f"\nwritten to {path.relative_to(RESULTS.parent.parent)}")
+    return path
