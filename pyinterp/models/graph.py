@@ -84,7 +84,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
         if isinstance(size_of(node)[0], int):
             raise ValueError(
                 "trace: expected a model that takes any batch size, got one whose forward fixes it to "
-                f"{size_of(node)[0]}. Replace the constant by x.shape[0] in its forward."
+                f"{size_of(node)[0]}. Use x.shape[0] in its forward; a constant or len(x) holds for one batch size."
             )
     with torch.no_grad():
         difference = (module(pair) - logits).abs().max().item()
