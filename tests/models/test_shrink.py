@@ -274,6 +274,16 @@ def test_every_rule(block: int) -> None:
             check(gated, random_kept(gated, density, generator), generator, grouped)
 
 
+@pytest.mark.parametrize("blocks", [[0, 3], [4, 5], [8, 9]])
+def test_each_site_closed_alone(blocks: list[int]) -> None:
+    """What a closed site leaves behind is constant: it reaches sums, joins and norms as such."""
+    generator = torch.Generator().manual_seed(11)
+    gated = gated_in_float64(network(blocks, head="pool"))
+    for closed in range(len(gated.sites)):
+        kept = [torch.full((s.units,), i != closed) for i, s in enumerate(gated.sites)]
+        check(gated, kept, generator)
+
+
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     blocks=st.lists(st.integers(0, len(BLOCKS) - 1), min_size=2, max_size=4),
