@@ -14,10 +14,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit
 from pyinterp.chains.responses import look, response_maps
 from pyinterp.errors import explain
-from pyinterp.models.gating import gate_model
-from pyinterp.models.graph import trace
 from pyinterp.models.shrink import Shrunk, shrink
-from pyinterp.models.sites import Site, find_sites
+from pyinterp.models.sites import Site
 
 if TYPE_CHECKING:
     from pyinterp.chains.chain import Chain
@@ -52,6 +50,9 @@ def measure_flow(
     Returns:
         The graph, ready to be drawn.
 
+    Raises:
+        ValueError: ``model`` is not the chain's, or a count is below one.
+
     Source: gradient times activation (Shrikumar et al., 2016), taken piece by piece.
     """
     if units < 1 or examples < 1 or max_images < 1:
@@ -61,19 +62,17 @@ def measure_flow(
     chosen = torch.linspace(0, count - 1, min(count, max_images)).round().long().unique()
     parameter = next(model.parameters())
     batch = images.tensor[chosen.to(images.tensor.device)].to(parameter.device, parameter.dtype)
-    traced = trace(model, batch)
-    sites = [site for site in find_sites(traced) if site.name in chain.kept or site.name in chain.layer_gates]
-    scores = [chain.gate_values(site.name).to(parameter.device) for site in sites]
+    gated, scores = chain.bind(model), chain.gates(batch.device)
     # What is not kept takes no time: the small network has the same gates, for the units that are left.
-    small = shrink(gate_model(traced, sites), [score != 0 for score in scores])
+    small = shrink(gated, [score != 0 for score in scores])
     left = [score[stored.to(score.device)] for score, stored in zip(scores, small.stored, strict=True)]
-    gates = _gates(small, sites)
+    gates = _gates(small, chain.sites)
     whole, pieces = _run(small, gates, batch, left, cut=False), _run(small, gates, batch, left, cut=True)
     top = whole.logits.argmax(1)
     gradients = _gradients(whole, _margin(whole.logits, top))
     at = {gate.site.name: gate for gate in gates.values() if gate.site.name in whole.handed}
     columns = []
-    for site in sites:
+    for site in chain.sites:
         if site.kind != "layer":
             shown: list[FlowUnit] = []
             if site.name in at:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyinterp.chains.chain import Chain, describe
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.chains.visual import measure_flow
-from pyinterp.models import ImageSet
+from pyinterp.models import ImageSet, trace
+from pyinterp.models.sites import find_sites
 
 KEPT_A, KEPT_B = [0, 1, 3, 4], [0, 1, 2, 4]
 
@@ -29,21 +31,8 @@ class Net(nn.Module):
         return self.last(F.relu(self.b(F.relu(self.a(x)))).mean((2, 3)))
 
 
-@dataclass
-class HandMadeChain:
-    """What `measure_flow` reads of a chain."""
-
-    kept: dict[str, Tensor]
-    scores: dict[str, Tensor]
-    mode: str = "scaled"
-    layer_gates: dict[str, float] = field(default_factory=dict)
-
-    def gate_values(self, site: str) -> Tensor:
-        return self.scores[site] * self.kept[site]
-
-
 @pytest.fixture
-def case() -> tuple[Net, HandMadeChain, ImageSet]:
+def case() -> tuple[Net, Chain, ImageSet]:
     torch.manual_seed(0)
     net = Net().eval()
     kept = {"a": torch.zeros(6, dtype=torch.bool), "b": torch.zeros(5, dtype=torch.bool)}
@@ -52,11 +41,22 @@ def case() -> tuple[Net, HandMadeChain, ImageSet]:
     scores = {name: torch.rand(len(mask)) + 0.5 for name, mask in kept.items()}
     x = torch.randn(4, 3, 12, 12)
     pixels = torch.arange(4 * 3 * 12 * 12).reshape(4, 3, 12, 12).remainder(256).to(torch.uint8)
-    return net, HandMadeChain(kept, scores), ImageSet(x, ("a", "b", "c", "d"), pixels)
+    chain = Chain(
+        model_name="net",
+        mode="scaled",
+        sites=tuple(find_sites(trace(net, x))),
+        kept=kept,
+        scores=scores,
+        layer_gates={},
+        input_shape=(3, 12, 12),
+        architecture=describe(net),
+        weights_digest="",
+    )
+    return net, chain, ImageSet(x, ("a", "b", "c", "d"), pixels)
 
 
 def by_hand(
-    net: Net, chain: HandMadeChain, x: Tensor
+    net: Net, chain: Chain, x: Tensor
 ) -> tuple[Tensor, Tensor, dict[tuple[int, int], float], dict[int, dict[int, float]]]:
     """Influence of the units of a and b, edges a -> b, edges b -> class, straight from the definition."""
     with torch.enable_grad():
@@ -101,9 +101,9 @@ def edges_of(flow: ChainFlow, source: int, target: int) -> dict[tuple[int, int],
     }
 
 
-def test_influence_and_edges_are_the_definition(case: tuple[Net, HandMadeChain, ImageSet]) -> None:
+def test_influence_and_edges_are_the_definition(case: tuple[Net, Chain, ImageSet]) -> None:
     net, chain, images = case
-    flow = measure_flow(net, chain, images, least_share=0.0)  # type: ignore[arg-type]
+    flow = measure_flow(net, chain, images, least_share=0.0)
     influence_a, influence_b, edges, into_class = by_hand(net, chain, images.tensor)
     for column, wanted, kept in zip(flow.columns, (influence_a, influence_b), (KEPT_A, KEPT_B), strict=False):
         assert sorted(unit.index for unit in column.units) == kept
@@ -122,10 +122,10 @@ def test_influence_and_edges_are_the_definition(case: tuple[Net, HandMadeChain, 
     assert {c for _, c in edges_of(flow, 1, 2)} == set(into_class)
 
 
-def test_small_shares_are_left_out_and_columns_are_capped(case: tuple[Net, HandMadeChain, ImageSet]) -> None:
+def test_small_shares_are_left_out_and_columns_are_capped(case: tuple[Net, Chain, ImageSet]) -> None:
     net, chain, images = case
-    every = measure_flow(net, chain, images, least_share=0.0)  # type: ignore[arg-type]
-    some = measure_flow(net, chain, images, units=2, least_share=0.2, examples=1)  # type: ignore[arg-type]
+    every = measure_flow(net, chain, images, least_share=0.0)
+    some = measure_flow(net, chain, images, units=2, least_share=0.2, examples=1)
     assert [len(column.units) for column in some.columns[:2]] == [2, 2]
     assert [column.kept for column in some.columns[:2]] == [4, 4]
     strong = {key for key, share in edges_of(every, 0, 1).items() if abs(share) >= 0.2}
@@ -134,7 +134,7 @@ def test_small_shares_are_left_out_and_columns_are_capped(case: tuple[Net, HandM
     assert all(len(unit.responses) == 1 for column in some.columns[:2] for unit in column.units)
 
 
-def test_pictures_and_maps_show_where_a_unit_responds(case: tuple[Net, HandMadeChain, ImageSet]) -> None:
+def test_pictures_and_maps_show_where_a_unit_responds(case: tuple[Net, Chain, ImageSet]) -> None:
     net, chain, images = case
     # The first filter sees one bright pixel of one image and nothing else.
     x = torch.zeros(4, 3, 48, 48)
@@ -145,7 +145,8 @@ def test_pictures_and_maps_show_where_a_unit_responds(case: tuple[Net, HandMadeC
         net.a.bias[0] = 0.0
     pixels = torch.zeros(4, 3, 48, 48, dtype=torch.uint8)
     pixels[2, :, 40, 9] = 255
-    flow = measure_flow(net, chain, ImageSet(x, images.names, pixels), examples=2)  # type: ignore[arg-type]
+    chain = replace(chain, input_shape=(3, 48, 48))
+    flow = measure_flow(net, chain, ImageSet(x, images.names, pixels), examples=2)
     unit = next(unit for unit in flow.columns[0].units if unit.index == 0)
     assert unit.responses[0].image == 2
     assert unit.picture is not None
@@ -157,28 +158,26 @@ def test_pictures_and_maps_show_where_a_unit_responds(case: tuple[Net, HandMadeC
 
 
 def test_a_chain_with_a_closed_site_answers_alike_and_has_no_edges(
-    case: tuple[Net, HandMadeChain, ImageSet],
+    case: tuple[Net, Chain, ImageSet],
 ) -> None:
     net, chain, images = case
     chain.kept["b"][:] = False
-    flow = measure_flow(net, chain, images)  # type: ignore[arg-type]
+    flow = measure_flow(net, chain, images)
     assert [column.kept for column in flow.columns] == [4, 0, 1]
     assert flow.columns[1].skipped
     assert flow.edges == ()
 
 
-def test_nothing_is_left_behind(case: tuple[Net, HandMadeChain, ImageSet]) -> None:
+def test_nothing_is_left_behind(case: tuple[Net, Chain, ImageSet]) -> None:
     net, chain, images = case
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    measure_flow(net, chain, images)  # type: ignore[arg-type]
+    measure_flow(net, chain, images)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in net.parameters())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("wrong", [{"units": 0}, {"examples": 0}, {"max_images": 0}])
-def test_counts_below_one_are_refused(
-    case: tuple[Net, HandMadeChain, ImageSet], wrong: dict[str, int]
-) -> None:
+def test_counts_below_one_are_refused(case: tuple[Net, Chain, ImageSet], wrong: dict[str, int]) -> None:
     net, chain, images = case
     with pytest.raises(ValueError, match="at least one of each"):
-        measure_flow(net, chain, images, **wrong)  # type: ignore[arg-type]
+        measure_flow(net, chain, images, **wrong)
