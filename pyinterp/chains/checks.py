@@ -1,0 +1,142 @@
+"""What a user hands in, checked once, before any work: one clear error each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyinterp.errors import explain
+from pyinterp.models.graph import TracedModel, require_eval
+from pyinterp.models.sites import Site, find_sites
+
+STEPS = {"penalty": 300, "target": 500}
+
+
+@dataclass(frozen=True)
+class Options:
+    """The numbers of one call of `extract_chain`; see there."""
+
+    mode: str
+    target_kl: float | None
+    target_keep: float | None
+    sparsity_weight: float
+    layer_weight: float
+    temperature: float
+    threshold: float
+    lr: float
+    max_steps: int | None
+    seed: int
+
+    @property
+    def target(self) -> str | None:
+        """ "kl", "keep" or None."""
+        if self.target_kl is not None:
+            return "kl"
+        return "keep" if self.target_keep is not None else None
+
+    @property
+    def steps(self) -> int:
+        return self.max_steps or STEPS["target" if self.target else "penalty"]
+
+    def describe(self) -> dict[str, Any]:
+        """Those that had a say, for `Chain.settings`."""
+        mine = asdict(self) | {"max_steps": self.steps}
+        others = ("sparsity_weight", "layer_weight", "temperature", "threshold", "lr")
+        unused = others if self.target else ("target_kl", "target_keep")
+        return {name: value for name, value in mine.items() if name not in unused and value is not None}
+
+    def verdict(self, divergence: float, agreement: float, kept: float) -> tuple[bool | None, str]:
+        """Whether the target holds, and what to say about it."""
+        if self.target_kl is not None:
+            met = divergence <= self.target_kl and agreement == 1.0
+            if met:
+                return True, ""
+            return False, (
+                f"The target was not met: mean KL {divergence:.4f} (bound {self.target_kl:g}), the same top class on "
+                f"{100 * agreement:.0f} % of the images. Raise target_kl or max_steps."
+            )
+        if self.target_keep is not None:
+            met = kept <= self.target_keep
+            return met, "" if met else f"The target was not met: {100 * kept:.2f} % kept. Raise target_keep."
+        return None, ""
+
+
+def check_options(options: Options, precision: torch.dtype | None) -> None:
+    """Raise ValueError for numbers out of range."""
+
+    def need(fine: bool, name: str, expected: str, fix: str) -> None:
+        if not fine:
+            raise ValueError(explain("extract_chain", f"{name} {expected}", getattr(options, name), fix))
+
+    need(options.mode in ("scaled", "exact"), "mode", '"scaled" or "exact"', "Choose one of them.")
+    if options.target_kl is not None and options.target_keep is not None:
+        raise ValueError(
+            explain("extract_chain", "target_kl or target_keep", "both", "Drop one: the other follows from it.")
+        )
+    need(options.target_kl is None or 0 < options.target_kl < float("inf"), "target_kl", "> 0 (nats)", "Try 0.1.")
+    need(options.target_keep is None or 0 < options.target_keep < 1, "target_keep", "in (0, 1)", "Try 0.05.")
+    need(0 <= options.sparsity_weight < float("inf"), "sparsity_weight", ">= 0", "The paper has 0.005.")
+    need(0 <= options.layer_weight < float("inf"), "layer_weight", ">= 0", "The paper has 1 or 2.")
+    need(0 < options.temperature < float("inf"), "temperature", "> 0", "The paper has 0.2.")
+    need(0 < options.threshold < 1, "threshold", "in (0, 1)", "The paper has 0.1.")
+    need(0 < options.lr < float("inf"), "lr", "> 0", "The paper has 0.005.")
+    need(options.max_steps is None or options.max_steps >= 1, "max_steps", "at least 1", "Try 300.")
+    if precision not in (None, torch.bfloat16, torch.float16):
+        fix = "Leave it out to compute in the model's own precision."
+        raise ValueError(explain("extract_chain", "precision torch.bfloat16 or torch.float16", precision, fix))
+
+
+def check_model(model: nn.Module) -> None:
+    """Raise unless ``model`` is a module in eval mode with finite weights, all on one device."""
+    if not isinstance(model, nn.Module):
+        fix = "Pass the module itself, or what pyinterp.models.load returns."
+        raise TypeError(explain("extract_chain", "a torch.nn.Module", type(model).__name__, fix))
+    require_eval(model)
+    weights = dict(model.named_parameters())
+    if not weights:
+        raise ValueError(
+            explain("extract_chain", "a model with weights", "one without parameters", "Pass a trained network.")
+        )
+    devices = {str(weight.device) for weight in weights.values()}
+    if len(devices) > 1:
+        fix = "Move the model to one device."
+        raise ValueError(explain("extract_chain", "a model on one device", sorted(devices), fix))
+    bad = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    if bad:
+        got = f"NaN or infinite values in {', '.join(map(repr, bad[:3]))}" + (" and others" if len(bad) > 3 else "")
+        raise ValueError(explain("extract_chain", "finite weights", got, "Load the weights again."))
+
+
+def check_images(images: Tensor, model: nn.Module) -> Tensor:
+    """The images in the model's dtype; raise unless they are on the model's device."""
+    weight = next(model.parameters())
+    if images.device != weight.device:
+        fix = f"Move one of them: images.to({str(weight.device)!r})."
+        raise ValueError(
+            explain("extract_chain", f"images on the model's device, {weight.device}", images.device, fix)
+        )
+    return images.to(weight.dtype)
+
+
+def choose_sites(traced: TracedModel, wanted: Sequence[Site | str] | None) -> tuple[Site, ...]:
+    """All sites of the network, or those asked for, in the order of the network."""
+    if traced.classes < 2:
+        fix = "With one output there is no distribution to keep; wrap the model so that it returns two logits."
+        raise ValueError(explain("extract_chain", "a model with at least two classes", traced.classes, fix))
+    every = find_sites(traced)
+    if wanted is None:
+        return tuple(every)
+    names = {site if isinstance(site, str) else site.name for site in wanted}
+    unknown = sorted(names - {site.name for site in every})
+    if unknown or not names:
+        fix = "See pyinterp.models.sites(model) for their names."
+        raise ValueError(explain("extract_chain", "names of the model's sites", unknown or "none", fix))
+    chosen = tuple(site for site in every if site.name in names)
+    if all(site.kind == "layer" for site in chosen):
+        fix = "Add sites of filters, heads or neurons."
+        raise ValueError(explain("extract_chain", "sites with units", "layers only", fix))
+    return chosen

@@ -1,0 +1,111 @@
+"""The gated network at work: it answers for any scores, and gets physically smaller as units close for good."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from pyinterp.models.gating import GatedModel, gate_model
+from pyinterp.models.graph import TracedModel
+from pyinterp.models.shrink import Shrunk, live_units, shrink
+from pyinterp.models.sites import Site
+
+SHRINK_BELOW = 0.9
+
+
+class Engine:
+    """All units of all sites as one row of scores.
+
+    Args:
+        traced: The network.
+        sites: Its sites; their units follow each other in a row of scores (units_total,).
+        autocast: Run the network in this dtype (scores and the objective stay float32); None: as it is.
+
+    Attributes:
+        sizes: Units per site.
+        is_unit: (units_total,) bool; False for layer gates.
+        stored: (units_total,) bool, the units that are physically there.
+    """
+
+    def __init__(
+        self, traced: TracedModel, sites: Sequence[Site], autocast: torch.dtype | None = None
+    ) -> None:
+        self.gated: GatedModel = gate_model(traced, sites, fused=True)
+        self.sites = tuple(sites)
+        self.sizes = [site.units for site in sites]
+        self.autocast = autocast
+        weight = next(iter(self.gated.module.buffers()))
+        self.device = weight.device
+        kinds = [torch.full((site.units,), site.kind != "layer") for site in sites]
+        self.is_unit = torch.cat(kinds).to(self.device)
+        self._whole: GraphModule = _channels_last(self.gated.module)
+        self._small: Shrunk | None = None
+        self.stored = torch.ones_like(self.is_unit)
+
+    def __len__(self) -> int:
+        return len(self.is_unit)
+
+    def logits(self, scores: Tensor, images: Tensor, group: Tensor | None = None) -> Tensor:
+        """Logits (N, classes) in float32 for scores (units_total,), or (G, units_total) with group (N,)."""
+        rows = list(scores.split(self.sizes, dim=-1))
+        module = self._whole
+        if self._small is not None:
+            module = self._small.module
+            rows = [row[..., units] for row, units in zip(rows, self._small.stored, strict=True)]
+        with torch.autocast(
+            self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
+        ):
+            logits: Tensor = module(images, group, *rows)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def close_all_but(self, open_units: Tensor, probe: Tensor) -> None:
+        """Leave out all units but ``open_units`` (units_total,) physically, when that makes a difference in size.
+
+        The smaller network's logits on ``probe`` (one image) must equal the larger one's; else the larger one stays.
+        """
+        open_units = open_units & self.stored
+        if int(open_units.sum()) > SHRINK_BELOW * int(self.stored.sum()):
+            return
+        scores = open_units.to(torch.promote_types(probe.dtype, torch.float32))
+        with torch.no_grad():
+            before = self.logits(scores, probe)
+        old = self._small
+        self._small = shrink(self.gated, open_units.split(self.sizes))
+        _channels_last(self._small.module)
+        with torch.no_grad():
+            after = self.logits(scores, probe)
+        allowed = (0.1 if self.autocast else 1e-3) * (1 + before.abs().max())
+        if not (before - after).abs().max() <= allowed:
+            self._small = old
+            warnings.warn(
+                f"a smaller network differs by {(before - after).abs().max():.3g} in its logits and was not used; the "
+                "result is right, but slower. Please report the model.",
+                stacklevel=2,
+            )
+            return
+        there = [torch.zeros(n, dtype=torch.bool, device=self.device) for n in self.sizes]
+        for site, units in zip(there, self._small.stored, strict=True):
+            site[units.to(self.device)] = True
+        self.stored = torch.cat(there) & open_units
+
+    def reopen(self) -> None:
+        """Bring all units back."""
+        self._small = None
+        self.stored = torch.ones_like(self.is_unit)
+
+    def live(self, kept: Tensor) -> Tensor:
+        """``kept`` (units_total,) bool without units that no kept unit reads or that nothing reaches; same function."""
+        return torch.cat(live_units(self.gated, kept.split(self.sizes))).to(self.device)
+
+
+def _channels_last(module: GraphModule) -> GraphModule:
+    """Keep conv weights in the memory format in which convolutions run fastest."""
+    for owner in module.modules():
+        for name, value in owner._buffers.items():
+            if value is not None and value.dim() == 4:
+                owner._buffers[name] = value.contiguous(memory_format=torch.channels_last)
+    return module

@@ -1,0 +1,257 @@
+"""``extract_chain``: the few filters, heads and layers that keep a network's answer on a few images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyinterp.chains.baselines import measure_baselines
+from pyinterp.chains.chain import Chain, Mode, Prediction, describe, digest
+from pyinterp.chains.checks import Options, check_images, check_model, check_options, choose_sites
+from pyinterp.chains.compact import compact_network
+from pyinterp.chains.engine import Engine
+from pyinterp.chains.evaluate import measure_fidelity
+from pyinterp.chains.objective import Keep, Objective, check_keep
+from pyinterp.chains.progress import Progress, Recorder
+from pyinterp.chains.recipes import Found, find_by_penalty, find_by_target
+from pyinterp.models.gating import GatedModel, gate_model
+from pyinterp.models.graph import trace
+from pyinterp.models.images import load_images
+from pyinterp.models.sites import Site
+from pyinterp.models.zoo import LoadedModel
+
+
+def extract_chain(
+    model: nn.Module | LoadedModel,
+    images: Any,
+    *,
+    mode: Mode = "scaled",
+    target_kl: float | None = None,
+    target_keep: float | None = None,
+    sparsity_weight: float = 0.005,
+    layer_weight: float = 1.0,
+    temperature: float = 0.2,
+    threshold: float = 0.1,
+    lr: float = 0.005,
+    max_steps: int | None = None,
+    keep: Keep = None,
+    sites: Sequence[Site | str] | None = None,
+    held_out: Any = None,
+    precision: torch.dtype | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Chain:
+    """Find the units of a network that keep its answers on a few images.
+
+    Without a target, the recipe of NeuroChains (Zhao et al., TMLR 2022), one score s per unit, one gate
+    G = sigmoid(a / T) per layer that can be bypassed, weights frozen:
+
+        minimise over s, a:   mean_x KL(p(x) || q(x)) + sparsity_weight * sum_i |s_i| + layer_weight * mean_l G_l
+
+    by Adam from s = 1, a = 1; then units with s < threshold and layers with G < threshold are removed. p is the full
+    network's softmax, q the sub-network's. (The paper gives the weights; the reductions, mean over images and layers
+    and sum over units, are those under which they are stable.) Scores are kept in [0, inf) in scaled mode, in [0, 1]
+    in exact mode, where the kept units then become exact copies.
+
+    With ``target_kl`` or ``target_keep``, the smallest chain within the bound: gates annealed from soft to hard under a
+    size penalty that is steered by the bound, then a search that opens the most missed and closes the least missed
+    units. The chain meets its bound on the images, or says that it does not (``bound_met``, ``message``).
+
+    Args:
+        model: Maps images to logits; a module in eval mode, or what `pyinterp.models.load` returns.
+        images: What `pyinterp.models.load_images` takes: a batch (N, C, H, W), PIL images, paths, a folder. Labels
+            are not needed.
+        mode: "scaled": each kept unit is multiplied by its score. "exact": kept units are exact copies.
+        target_kl: Bound on the mean divergence, in nats, with the same top class on every image.
+        target_keep: Bound on the share of units kept, in (0, 1); the divergence is made as small as it gets.
+        sparsity_weight: lambda, without a target.
+        layer_weight: lambda_g, without a target; the paper has 2 for VGG-19, 1 for ResNet-50 (`PRESETS`).
+        temperature: T of the layer gates, without a target.
+        threshold: tau in (0, 1), without a target.
+        lr: Adam's step, without a target.
+        max_steps: At most this many optimisation steps; 300 without a target (the paper's), 500 with one.
+        keep: What is to be kept (`Objective`): None for all classes; a list of classes; one class for its logit; a
+            callable on the logits.
+        sites: Sites, or their names, to be gated; the others stay whole. All by default.
+        held_out: Other images, to measure the chain on; they take no part in the search.
+        precision: torch.bfloat16 or torch.float16: the network runs in it during the search, scores stay float32.
+        seed: Same seed, same chain.
+        progress: True or False; None: a bar on a terminal; or a callable that gets each step's measures.
+
+    Returns:
+        The chain, measured on the images and beside baselines of its size. After Ctrl-C: the best chain so far, with
+        ``interrupted`` set.
+
+    Raises:
+        ValueError: Bad images, a model in train mode, without gateable sites, with one class or with NaN, options out
+            of range.
+        TypeError: Something that is not a model.
+    """
+    options = Options(
+        mode, target_kl, target_keep, sparsity_weight, layer_weight, temperature, threshold, lr, max_steps, seed
+    )
+    return _extract(model, [images], options, keep, sites, held_out, precision, progress)[0]
+
+
+def extract_chains(
+    model: nn.Module | LoadedModel,
+    batches: Sequence[Any],
+    *,
+    mode: Mode = "scaled",
+    target_kl: float | None = None,
+    target_keep: float | None = None,
+    sparsity_weight: float = 0.005,
+    layer_weight: float = 1.0,
+    temperature: float = 0.2,
+    threshold: float = 0.1,
+    lr: float = 0.005,
+    max_steps: int | None = None,
+    keep: Keep = None,
+    sites: Sequence[Site | str] | None = None,
+    precision: torch.dtype | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> list[Chain]:
+    """Find a chain for each batch of images, all at once: one forward for all, one row of scores per batch.
+
+    Equivalent to ``[extract_chain(model, batch, ...) for batch in batches]`` up to rounding: batches share nothing but
+    the weights. Arguments, errors and results as in `extract_chain`.
+    """
+    options = Options(
+        mode, target_kl, target_keep, sparsity_weight, layer_weight, temperature, threshold, lr, max_steps, seed
+    )
+    return _extract(model, batches, options, keep, sites, None, precision, progress)
+
+
+def _extract(
+    model: nn.Module | LoadedModel,
+    batches: Sequence[Any],
+    options: Options,
+    keep: Keep,
+    wanted: Sequence[Site | str] | None,
+    held_out: Any,
+    precision: torch.dtype | None,
+    progress: Progress,
+) -> list[Chain]:
+    check_options(options, precision)
+    preprocess, name = None, type(model).__name__
+    if isinstance(model, LoadedModel):
+        model, preprocess, name = model.model, model.preprocess, model.name
+    check_model(model)
+    tensors = [check_images(load_images(batch, preprocess).tensor, model) for batch in batches]
+    fresh = None if held_out is None else check_images(load_images(held_out, preprocess).tensor, model)
+    if not tensors:
+        raise ValueError("extract_chains: expected at least one batch of images, got none. Pass a list of batches.")
+    if any(tensor.shape[1:] != tensors[0].shape[1:] for tensor in [*tensors, *([] if fresh is None else [fresh])]):
+        raise ValueError(
+            "extract_chain: expected images of one size, got "
+            f"{sorted({tuple(t.shape[1:]) for t in tensors})}. Preprocess all of them alike."
+        )
+    traced = trace(model, tensors[0][:1])
+    check_keep(keep, traced.classes)
+    sites = choose_sites(traced, wanted)
+    images = torch.cat(tensors)
+    counts = torch.tensor([len(tensor) for tensor in tensors], device=images.device)
+    group = torch.arange(len(tensors), device=images.device).repeat_interleave(counts)
+    objective = Objective(_answer(traced.module, images), keep)
+    engine = Engine(traced, sites, precision)
+    recorder = Recorder(progress, options.steps)
+    search = find_by_penalty if options.target is None else find_by_target
+    found = search(engine, images.contiguous(), objective, group, options, recorder)
+    recorder.close()
+    template = Chain(
+        model_name=name,
+        mode=options.mode,
+        sites=sites,
+        kept={},
+        scores={},
+        layer_gates={},
+        input_shape=traced.input_shape,
+        architecture=describe(model),
+        weights_digest=digest(model),
+        settings=options.describe() | {"keep": _words(keep), "precision": str(precision or "as the model")},
+        interrupted=recorder.interrupted,
+    )
+    gated = gate_model(traced, sites)
+    return [
+        _chain(template, gated, result, recorder, images[group == trial], objective.take(group == trial), fresh, options)
+        for trial, result in enumerate(found)
+    ]
+
+
+def _chain(
+    template: Chain,
+    gated: GatedModel,
+    found: Found,
+    recorder: Recorder,
+    images: Tensor,
+    objective: Objective,
+    held_out: Tensor | None,
+    options: Options,
+) -> Chain:
+    """Put what a search found into a chain, and measure it in full precision."""
+    rows = dict(zip([site.name for site in template.sites], found.gates.cpu().split([s.units for s in template.sites]), strict=True))
+    units = [site.name for site in template.sites if site.kind != "layer"]
+    layers = [site.name for site in template.sites if site.kind == "layer"]
+    chain = replace(
+        template,
+        kept={name: rows[name] != 0 for name in units},
+        scores={name: rows[name].float() for name in units},
+        layer_gates={name: float(rows[name]) for name in layers},
+        history=recorder.history(found.trial),
+    )
+    gates = chain.gates(images.device)
+    answer = _answer(lambda x: gated.module(x, None, *gates), images)
+    fidelity = {"images": measure_fidelity(gated, gates, images)}
+    if held_out is not None:
+        fidelity["held_out"] = measure_fidelity(gated, gates, held_out)
+    p, q = objective.logits.softmax(1).max(1), answer.softmax(1).max(1)
+    predictions = tuple(
+        Prediction(int(a), float(b), int(c), float(d))
+        for a, b, c, d in zip(p.indices, p.values, q.indices, q.values, strict=True)
+    )
+    met, message = options.verdict(
+        float(objective.divergence(answer).mean()), float(objective.agrees(answer).float().mean()), chain.kept_fraction
+    )
+    words = [message, "The search was interrupted; this is the best chain until then." if template.interrupted else ""]
+    if chain.kept_count == 0:
+        words.append("The chain is empty: no unit is kept. Lower sparsity_weight, or set target_kl.")
+    small: Mapping[str, float] = {}
+    if not template.interrupted:
+        try:
+            small = compact_network(gated, gates, images, template.input_shape).info  # type: ignore[assignment]
+        except ValueError as error:
+            words.append(str(error))
+    return replace(
+        chain,
+        compact_info=small,
+        fidelity=fidelity,
+        predictions=predictions,
+        bound_met=met,
+        message=" ".join(word for word in words if word),
+        baselines={} if template.interrupted else measure_baselines(chain, gated, images, seed=options.seed),
+    )
+
+
+@torch.no_grad()
+def _answer(network: Callable[[Tensor], Tensor], images: Tensor, batch: int = 32) -> Tensor:
+    """Logits (N, classes), float32 or wider."""
+    logits = torch.cat([network(part) for part in images.split(batch)])
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            "extract_chain: expected finite logits, got NaN or infinite ones from the full network. Check its weights "
+            "and the preprocessing of the images."
+        )
+    return logits
+
+
+def _words(keep: Keep) -> str:
+    if keep is None:
+        return "all classes"
+    return getattr(keep, "__name__", "a callable") if callable(keep) else str(keep)
+

@@ -1,0 +1,87 @@
+"""A chain on disk: safetensors for the tensors, JSON for the rest, both replaced in one go or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from pyinterp.errors import explain
+from pyinterp.models.sites import Site
+
+if TYPE_CHECKING:
+    from pyinterp.chains.chain import Chain
+
+FORMAT = 1
+
+
+def save_chain(chain: Chain, path: str | PathLike[str]) -> None:
+    """See `Chain.save`."""
+    tensors = {f"kept/{name}": mask.cpu().contiguous() for name, mask in chain.kept.items()}
+    tensors |= {f"scores/{name}": row.cpu().contiguous() for name, row in chain.scores.items()}
+    plain = {f.name: getattr(chain, f.name) for f in fields(chain) if f.name not in ("kept", "scores")}
+    plain["sites"] = [asdict(site) for site in chain.sites]
+    plain["predictions"] = [asdict(prediction) for prediction in chain.predictions]
+    text = json.dumps({"format": FORMAT, **plain}, indent=1, default=_plain)
+    _replace(_file(path, ".safetensors"), lambda file: save_file(tensors, file))
+    _replace(_file(path, ".json"), lambda file: file.write_text(text, "utf-8"))
+
+
+def load_chain(path: str | PathLike[str]) -> Chain:
+    """See `Chain.load`."""
+    from pyinterp.chains.chain import Chain, Prediction
+
+    try:
+        plain = json.loads(_file(path, ".json").read_text("utf-8"))
+        tensors = load_file(_file(path, ".safetensors"))
+        if plain.pop("format") != FORMAT:
+            raise ValueError("written by another version of pyinterp")
+        plain["sites"] = tuple(Site(**site) for site in plain["sites"])
+        plain["predictions"] = tuple(Prediction(**prediction) for prediction in plain["predictions"])
+        plain["input_shape"] = tuple(plain["input_shape"])
+        plain["architecture"] = {name: tuple(shape) for name, shape in plain["architecture"].items()}
+        units = [site for site in plain["sites"] if site.kind != "layer"]
+        parts: dict[str, dict[str, torch.Tensor]] = {
+            part: {site.name: tensors[f"{part}/{site.name}"] for site in units} for part in ("kept", "scores")
+        }
+        for site in units:
+            if {parts[part][site.name].shape for part in parts} != {torch.Size([site.units])}:
+                raise ValueError(f"{site.name!r} has not {site.units} units in both files")
+        return Chain(**plain, **parts)
+    except FileNotFoundError as error:
+        fix = "Pass the path that was given to save, without a suffix."
+        raise ValueError(explain("Chain.load", "the two files of a chain", f"no {error.filename}", fix)) from error
+    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        fix = "Save the chain again."
+        raise ValueError(explain("Chain.load", f"a chain at {path}", f"{type(error).__name__}: {error}", fix)) from error
+
+
+def _file(path: str | PathLike[str], suffix: str) -> Path:
+    return Path(f"{os.fspath(path)}{suffix}")
+
+
+def _replace(target: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target and move into place, so that a failure leaves an older file whole and no fragment."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        write(draft)
+        os.replace(draft, target)
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            explain("save", f"to write {target}", error, "Free some space or choose another folder, and save again.")
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _plain(value: Any) -> Any:
+    """JSON's idea of a value that it does not know."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,105 @@
+"""What a chain must keep: the full network's answer on the images, computed once, and how far a sub-network is off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyinterp.errors import explain
+
+Keep = Sequence[int] | int | Callable[[Tensor], Tensor] | None
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The full network's answer on N images, and the measures of a sub-network against it.
+
+    Attributes:
+        logits: (N, classes) of the full network, float32 (or float64).
+        keep: What is to be kept. None: the distribution over all classes. A list of classes: the distribution over
+            these alone. One class: its logit. A callable on the logits, (N, classes) -> (N,) or (N, ...): its value.
+    """
+
+    logits: Tensor
+    keep: Keep = None
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    def take(self, rows: Tensor | slice) -> Objective:
+        """The objective on some of the images."""
+        return Objective(self.logits[rows], self.keep)
+
+    def divergence(self, logits: Tensor) -> Tensor:
+        """(N,) distance from the full network's answer.
+
+        KL(p || q) = sum_c p_c (log p_c - log q_c) with p the full network's and q the sub-network's softmax over the
+        classes that are kept, in nats. For one logit or a callable: half the squared difference, mean over features.
+        """
+        if self._is_distribution:
+            log_p, log_q = self._log(self.logits), self._log(logits)
+            return (log_p.exp() * (log_p - log_q)).sum(1)
+        difference = self._value(logits) - self._value(self.logits)
+        return 0.5 * difference.square().flatten(1).mean(1)
+
+    def shortfall(self, logits: Tensor) -> Tensor:
+        """(N,) by how much the full network's top class fails to lead: relu(wanted - lead), lead = logit - best other.
+
+        The wanted lead is half the full network's own, at most 0.1; zero everywhere where the answer is no distribution.
+        """
+        if not self._is_distribution or self._picked(logits).shape[1] < 2:
+            return logits.new_zeros(len(logits))
+        top = self.top
+        wanted = (0.5 * _lead(self._picked(self.logits), top)).clamp(max=0.1)
+        return (wanted - _lead(self._picked(logits), top)).relu()
+
+    def agrees(self, logits: Tensor) -> Tensor:
+        """(N,) bool: the same top class (among those kept) as the full network; always where there is no distribution."""
+        if not self._is_distribution:
+            return torch.ones(len(logits), dtype=torch.bool, device=logits.device)
+        return self._picked(logits).argmax(1) == self.top
+
+    @property
+    def top(self) -> Tensor:
+        """(N,) position of the full network's top class among those kept."""
+        return self._picked(self.logits).argmax(1)
+
+    @property
+    def _is_distribution(self) -> bool:
+        return self.keep is None or isinstance(self.keep, (list, tuple, range))
+
+    def _picked(self, logits: Tensor) -> Tensor:
+        return logits if self.keep is None else logits[:, list(self.keep)]  # type: ignore[arg-type]
+
+    def _log(self, logits: Tensor) -> Tensor:
+        picked = self._picked(logits)
+        return picked.to(torch.promote_types(picked.dtype, torch.float32)).log_softmax(1)
+
+    def _value(self, logits: Tensor) -> Tensor:
+        value = self.keep(logits) if callable(self.keep) else logits[:, self.keep]  # type: ignore[index]
+        return value.reshape(len(logits), -1)
+
+
+def check_keep(keep: Keep, classes: int) -> None:
+    """Raise unless ``keep`` names classes of the network, or is a callable."""
+    if keep is None or callable(keep):
+        return
+    asked = [keep] if isinstance(keep, int) else list(keep)
+    if len(asked) != 1 or not isinstance(keep, int):
+        if len(set(asked)) < 2:
+            fix = "Name two or more different classes, or one class as a plain number for its logit."
+            raise ValueError(explain("keep", "two or more classes", asked, fix))
+    wrong = [c for c in asked if not 0 <= c < classes]
+    if wrong:
+        fix = "Count classes from 0."
+        raise ValueError(explain("keep", f"classes from 0 to {classes - 1}", wrong, fix))
+
+
+def _lead(logits: Tensor, top: Tensor) -> Tensor:
+    """(N,) logit of class ``top`` minus the best other."""
+    own = logits.gather(1, top[:, None])[:, 0]
+    others = logits.scatter(1, top[:, None], float("-inf")).amax(1)
+    return own - others

@@ -1,0 +1,103 @@
+"""The paper's recipe: scores and layer gates under two fixed penalties, then a threshold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyinterp.chains.adam import Adam
+from pyinterp.chains.checks import Options
+from pyinterp.chains.engine import Engine
+from pyinterp.chains.objective import Objective
+from pyinterp.chains.progress import Recorder
+
+START_SCORE, START_LOGIT = 1.0, 1.0
+BETAS = (0.9, 0.999)
+STILL = 0.05 / 5504
+"""Change of the loss per unit and step under which a run has settled: 0.05 in all for the 5,504 filters of VGG-19."""
+WINDOW = 5
+LOOK = 20
+
+PRESETS = {
+    "vgg19": {"sparsity_weight": 0.005, "layer_weight": 2.0, "temperature": 0.2, "threshold": 0.1, "lr": 0.005},
+    "resnet50": {"sparsity_weight": 0.005, "layer_weight": 1.0, "temperature": 0.2, "threshold": 0.1, "lr": 0.005},
+}
+"""The paper's settings, as keyword arguments of `extract_chain`."""
+
+
+def optimise_scores(
+    engine: Engine, images: Tensor, objective: Objective, group: Tensor, options: Options, recorder: Recorder
+) -> Tensor:
+    """Optimise scores and layer gates of G trials at once, then cut at the threshold.
+
+    minimise  mean_x D(x) + sparsity_weight * sum_i |s_i| + layer_weight * mean_l G_l,   G_l = sigmoid(a_l / T)
+
+    by Adam, at most ``max_steps`` steps, until the loss changes by less than `STILL` per unit and step, mean of
+    `WINDOW` steps (from step 10 on). Scores stay in [0, inf), or in [0, 1] in exact mode. A unit whose score has been
+    0 at one look is closed for good: nothing pulls a zero of an L1 penalty back but a gradient larger than it.
+
+    Returns:
+        (G, units_total): what each unit is multiplied by; 0 where it is removed; ones in exact mode.
+    """
+    trials = int(group.max()) + 1
+    counts = torch.bincount(group, minlength=trials)
+    rows = group if trials > 1 else None
+    units, layers = engine.is_unit, ~engine.is_unit
+    dtype = torch.promote_types(images.dtype, torch.float32)
+    values = torch.full((trials, len(engine)), START_SCORE, device=images.device, dtype=dtype)
+    values[:, layers] = START_LOGIT
+    walk = Adam(values, options.lr, BETAS)
+    top = float("inf") if options.mode == "scaled" else 1.0
+    open_units = torch.ones_like(values, dtype=torch.bool)
+    losses: list[Tensor] = []
+    recorder.phase = "scores"
+    try:
+        for step in range(1, options.steps + 1):
+            gates = values.clone()
+            gates[:, layers] = (values[:, layers] / options.temperature).sigmoid()
+            gates.requires_grad_()
+            logits = engine.logits(gates if rows is not None else gates[0], images, rows)
+            divergence = objective.divergence(logits)
+            (gradient,) = torch.autograd.grad((divergence / counts[group]).sum(), gates)
+            with torch.no_grad():
+                off = _per_trial(divergence, group, counts)
+                loss = off + options.sparsity_weight * gates[:, units].sum(1)
+                slope = options.sparsity_weight * torch.ones_like(gates)
+                if layers.any():
+                    loss = loss + options.layer_weight * gates[:, layers].mean(1)
+                    slope[:, layers] = options.layer_weight / int(layers.sum())
+                slope = slope + gradient
+                slope[:, layers] *= (gates * (1 - gates))[:, layers] / options.temperature
+                values += walk.step(slope)
+                values[:, units] = values[:, units].clamp(0, top)
+                if step % LOOK == 0:
+                    open_units &= (values > 0) | layers
+                    engine.close_all_but(open_units.any(0), images[:1])
+                values[~open_units] = 0
+            recorder(
+                {
+                    "kl": off,
+                    "agreement": _per_trial(objective.agrees(logits).to(off), group, counts),
+                    "kept": (gates[:, units] >= options.threshold).float().mean(1),
+                    "loss": loss,
+                }
+            )
+            losses.append(loss)
+            if step >= 10 and _settled(losses, int(units.sum())):
+                break
+    except KeyboardInterrupt:
+        recorder.interrupted = True
+    gates = values.clone()
+    gates[:, layers] = (values[:, layers] / options.temperature).sigmoid()
+    gates = gates.masked_fill(gates < options.threshold, 0)
+    return gates if options.mode == "scaled" else (gates > 0).to(gates)
+
+
+def _settled(losses: list[Tensor], units: int) -> bool:
+    recent = torch.stack(losses[-WINDOW - 1 :])
+    return bool((recent.diff(dim=0).abs().mean(0) < STILL * units).all())
+
+
+def _per_trial(values: Tensor, group: Tensor, counts: Tensor) -> Tensor:
+    """(G,) means of (N,) values."""
+    return torch.zeros(len(counts), device=values.device, dtype=values.dtype).index_add_(0, group, values.detach()) / counts

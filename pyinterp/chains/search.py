@@ -1,0 +1,229 @@
+"""The last search over open and closed units: put back what is missed most, then take out what is missed least.
+
+Every move is judged by running the network with it, so what this returns meets the bound whenever it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyinterp.chains.engine import Engine
+from pyinterp.chains.objective import Objective
+
+POOL = 0.03
+TRIED_AT_ONCE = 16
+DRAWS = 2
+Report = Callable[[dict[str, Tensor]], None]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A sub-network's mean divergence, mean divergence + shortfall, and share of images with the same top class."""
+
+    divergence: float
+    cost: float
+    agreement: float
+
+    def meets(self, bound: float) -> bool:
+        return self.divergence <= bound and self.agreement == 1.0
+
+
+class Search:
+    """Moves over the open units of one trial.
+
+    Args:
+        engine: The gated network.
+        images: (N, ...) of the trial.
+        objective: On the same images.
+        scores: (units_total,) what an open unit is multiplied by.
+        report: Called after every accepted move with its measures.
+    """
+
+    def __init__(
+        self, engine: Engine, images: Tensor, objective: Objective, scores: Tensor, report: Report, seed: int = 0
+    ) -> None:
+        self.engine, self.images, self.objective = engine, images, objective
+        self.scores, self.report = scores, report
+        self.generator = torch.Generator(images.device).manual_seed(seed)
+
+    def value(self, kept: Tensor) -> Value:
+        """Measure the sub-network of ``kept`` (units_total,) bool."""
+        with torch.no_grad():
+            return self._judge(self.engine.logits(kept * self.scores, self.images))
+
+    def value_whole(self, kept: Tensor) -> Value:
+        """`value` for any set of units, also those that are not physically there now."""
+        self.engine.reopen()
+        self.engine.close_all_but(self.engine.live(kept), self.images[:1])
+        return self.value(kept)
+
+    def grow(self, kept: Tensor, order: Tensor, bound: float) -> Tensor:
+        """Open more and more units, the first in ``order`` first, until the bound is met: all of them meet it.
+
+        Bisection over how many of the closed units are opened; their scores become 1.
+        """
+        self.engine.reopen()
+        closed = order.masked_fill(kept, float("-inf")).argsort(descending=True)[: int((~kept).sum())]
+        scores = self.scores
+        few, many = 0, len(closed)
+        while many - few > max(1, many // 20):
+            middle = max(few + 1, int((max(few, 1) * many) ** 0.5))
+            trial = kept.index_fill(0, closed[:middle], True)
+            self.scores = torch.where(kept, scores, torch.ones_like(scores))
+            if self.value(trial).meets(bound):
+                many = middle
+            else:
+                few = middle
+        self.scores = torch.where(kept, scores, torch.ones_like(scores))
+        if many == len(closed):
+            self.scores = torch.ones_like(scores)
+        return kept.index_fill(0, closed[:many], True)
+
+    def close_layers(self, kept: Tensor, bound: float) -> Tensor:
+        """Bypass each layer whose closing leaves the bound met; the units inside go with it."""
+        for layer in (~self.engine.is_unit & kept).nonzero().flatten():
+            trial = kept.index_fill(0, layer, False)
+            if self.value(trial).meets(bound):
+                kept = self.engine.live(trial)
+        return kept
+
+    def slopes(self, kept: Tensor) -> tuple[Value, Tensor]:
+        """The value, and d cost / d gate of every unit that is physically there."""
+        gates = kept.to(self.scores.dtype).requires_grad_()
+        logits = self.engine.logits(gates * self.scores, self.images)
+        cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).mean()
+        (gradient,) = torch.autograd.grad(cost, gates)
+        return self._judge(logits.detach()), gradient
+
+    def flip_costs(self, kept: Tensor) -> tuple[Value, Tensor]:
+        """The value, and an estimate of the change of cost when one unit is flipped, (units_total,).
+
+        Second order in the unit's gate, like Optimal Brain Damage (LeCun et al., 1990): +-g + h / 2, with g the slope
+        and h the Gauss-Newton curvature E_x E_{c ~ q(x)} [(d log q_c(x) / d gate)^2], by `DRAWS` draws of c per image.
+        A slope alone misleads: opening a unit is a large step.
+        """
+        count = len(self.images)
+        gates = kept.to(self.scores.dtype).expand(count, -1).clone().requires_grad_()
+        logits = self.engine.logits(gates * self.scores, self.images, torch.arange(count, device=kept.device))
+        cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).sum()
+        (slope,) = torch.autograd.grad(cost, gates, retain_graph=True)
+        curvature = torch.zeros_like(slope)
+        log_q = logits.log_softmax(1)
+        for draw in range(DRAWS):
+            classes = log_q.detach().exp().multinomial(1, generator=self.generator)
+            chosen = log_q.gather(1, classes).sum()
+            (each,) = torch.autograd.grad(chosen, gates, retain_graph=draw + 1 < DRAWS)
+            curvature += each.square() / DRAWS
+        direction = 1 - 2 * kept.to(slope)
+        return self._judge(logits.detach()), direction * slope.mean(0) + curvature.mean(0) / 2
+
+    def repair(self, kept: Tensor, bound: float, moves: int) -> Tensor:
+        """Open or close the units that lower the cost most, until the bound is met or no single unit helps.
+
+        The slopes name candidates; each is then tried on its own, and as many of the helpful ones as help together
+        are taken at once.
+        """
+        engine = self.engine
+        given_up = torch.zeros_like(kept)
+        for move in range(moves):
+            if move % 6 == 0:
+                self._pool(kept)
+            now, estimate = self.flip_costs(kept)
+            if now.meets(bound):
+                break
+            movable = engine.stored & engine.is_unit & ~given_up
+            tried = estimate.masked_fill(~movable, float("inf")).topk(2 * TRIED_AT_ONCE, largest=False).indices
+            tried = tried[movable[tried]]
+            flips = kept.repeat(len(tried), 1)
+            flips.scatter_(1, tried[:, None], ~kept[tried][:, None])
+            costs = torch.tensor([value.cost for value in self._values(flips)])
+            ranked = tried[costs.argsort().to(tried.device)][: int((costs < now.cost).sum())]
+            count = len(ranked)
+            while count:
+                trial = kept.clone()
+                trial[ranked[:count]] = ~kept[ranked[:count]]
+                after = self.value(trial)
+                if after.cost < now.cost and (count == 1 or after.cost <= float(costs.min())):
+                    break
+                count //= 2
+            if not count:
+                given_up[tried] = True
+                continue
+            kept = trial
+            self.tell(after, kept)
+        return kept
+
+    def prune(self, kept: Tensor, bound: float, moves: int) -> Tensor:
+        """Close units, the least missed first, as long as the bound is met."""
+        engine = self.engine
+        kept = engine.live(kept)
+        engine.reopen()
+        engine.close_all_but(kept, self.images[:1])
+        batch, spared = 16, torch.zeros_like(kept)
+        for _ in range(moves):
+            _, estimate = self.flip_costs(kept)
+            missed = estimate.masked_fill(~kept | spared | ~engine.is_unit, float("inf"))
+            if not torch.isfinite(missed).any():
+                break
+            while batch > 1:
+                trial = kept.index_fill(0, missed.topk(batch, largest=False).indices, False)
+                after = self.value(trial)
+                if after.meets(bound):
+                    break
+                batch //= 2
+            else:
+                trial, after = self._best_single(kept, missed, bound, spared)
+            if trial is not None:
+                kept = engine.live(trial)
+                batch = min(64, batch * 2)
+                self.tell(after, kept)
+        return kept
+
+    def _best_single(
+        self, kept: Tensor, missed: Tensor, bound: float, spared: Tensor
+    ) -> tuple[Tensor | None, Value]:
+        """Close the one unit, of the few that look least missed, which really is; spare those that break the bound."""
+        few = missed.topk(min(TRIED_AT_ONCE, int(torch.isfinite(missed).sum())), largest=False).indices
+        rows = kept.repeat(len(few), 1).scatter(1, few[:, None], False)
+        values = self._values(rows)
+        allowed = [i for i, value in enumerate(values) if value.meets(bound)]
+        spared[few[[i for i in range(len(few)) if i not in allowed]]] = True
+        if not allowed:
+            return None, values[0]
+        best = min(allowed, key=lambda i: values[i].cost)
+        return rows[best], values[best]
+
+    def _values(self, rows: Tensor) -> list[Value]:
+        """Measure several sub-networks (R, units_total) in one batch."""
+        count = len(self.images)
+        images = self.images.repeat(len(rows), *[1] * (self.images.dim() - 1))
+        group = torch.arange(len(rows), device=images.device).repeat_interleave(count)
+        with torch.no_grad():
+            logits = self.engine.logits(rows * self.scores, images, group)
+        return [self._judge(part) for part in logits.split(count)]
+
+    def _pool(self, kept: Tensor) -> None:
+        """Make the open units, and the closed ones that would help most, physically there; the others not."""
+        engine = self.engine
+        engine.reopen()
+        _, estimate = self.flip_costs(kept)
+        helpful = estimate.masked_fill(kept | ~engine.is_unit, float("inf"))
+        chosen = helpful.topk(int(POOL * len(kept)) + 1, largest=False).indices
+        engine.close_all_but(kept.index_fill(0, chosen, True) | ~engine.is_unit, self.images[:1])
+
+    def _judge(self, logits: Tensor) -> Value:
+        divergence = self.objective.divergence(logits)
+        cost = divergence + self.objective.shortfall(logits)
+        agreement = self.objective.agrees(logits).float().mean()
+        return Value(float(divergence.mean()), float(cost.mean()), float(agreement))
+
+    def tell(self, value: Value, kept: Tensor) -> None:
+        """Report a step."""
+        share = (kept & self.engine.is_unit).sum() / self.engine.is_unit.sum()
+        numbers = {"kl": value.divergence, "agreement": value.agreement, "loss": value.cost}
+        measures = {name: torch.tensor(number) for name, number in numbers.items()}
+        self.report(measures | {"kept": share.float().cpu()})
