@@ -38,7 +38,9 @@ def magnitude(gated: GatedModel) -> list[Tensor]:
             scores.append(weight.reshape(len(weight), site.units, -1).sum((0, 2)))
         elif any(op_of(user) in TRANSPOSED_CONVS for user in node.users):
             groups = site.units // weight.shape[1]
-            scores.append(weight.reshape(groups, -1, weight.shape[1], weight[0, 0].numel()).sum((1, 3)).flatten())
+            scores.append(
+                weight.reshape(groups, -1, weight.shape[1], weight[0, 0].numel()).sum((1, 3)).flatten()
+            )
         else:
             scores.append(weight.flatten(1).sum(1))
     return scores
@@ -62,7 +64,9 @@ def activation(gated: GatedModel, images: Tensor) -> list[Tensor]:
             value = super().run_node(n)
             for site in wanted.get(n.name, ()):
                 moved = value.detach().abs().float().movedim(site.dim, -1)
-                sums[site.name] += moved.reshape(-1, site.units, moved.shape[-1] // site.units).mean((0, 2)) * len(part)
+                sums[site.name] += moved.reshape(-1, site.units, moved.shape[-1] // site.units).mean(
+                    (0, 2)
+                ) * len(part)
             return value
 
     watch = Watch(gated.traced.module)
@@ -86,7 +90,9 @@ def taylor(gated: GatedModel, images: Tensor, gates: Sequence[Tensor] | None = N
     Source: Molchanov et al., "Pruning Convolutional Neural Networks for Resource Efficient Inference", ICLR 2017.
     """
     sizes = [site.units for site in gated.sites]
-    start = _ones(gated, images) if gates is None else torch.cat([row.to(_ones(gated, images)) for row in gates])
+    start = (
+        _ones(gated, images) if gates is None else torch.cat([row.to(_ones(gated, images)) for row in gates])
+    )
     total = torch.zeros_like(start)
     for part, top, run in _batches(gated, images):
         rows = start.repeat(len(part), 1)
@@ -109,7 +115,9 @@ def integrated_gradients(gated: GatedModel, images: Tensor, steps: int = PATH_ST
     """
     sizes = [site.units for site in gated.sites]
     ones = _ones(gated, images)
-    fixed = torch.cat([torch.full((site.units,), site.kind == "layer") for site in gated.sites]).to(ones.device)
+    fixed = torch.cat([torch.full((site.units,), site.kind == "layer") for site in gated.sites]).to(
+        ones.device
+    )
     total = torch.zeros_like(ones)
     for part, top, run in _batches(gated, images):
         integral = torch.zeros_like(ones.repeat(len(part), 1))
@@ -136,7 +144,9 @@ def cdrp(gated: GatedModel, images: Tensor, steps: int = CDRP_STEPS) -> list[Ten
     """
     sizes = [site.units for site in gated.sites]
     ones = _ones(gated, images)
-    free = torch.cat([torch.full((site.units,), site.kind != "layer") for site in gated.sites]).to(ones.device)
+    free = torch.cat([torch.full((site.units,), site.kind != "layer") for site in gated.sites]).to(
+        ones.device
+    )
     total = torch.zeros_like(ones)
     for part, top, run in _batches(gated, images):
         with torch.no_grad():

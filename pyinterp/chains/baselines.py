@@ -79,11 +79,15 @@ def baseline_masks(
         ValueError: There is no such baseline, or ``counts`` does not fit the sites.
     """
     if name not in BASELINES:
-        raise ValueError(explain("baselines", f"one of {', '.join(BASELINES)}", repr(name), "Choose one of them."))
+        raise ValueError(
+            explain("baselines", f"one of {', '.join(BASELINES)}", repr(name), "Choose one of them.")
+        )
     sizes = [site.units for site in gated.sites]
     if len(counts) != len(sizes) or any(not 0 <= k <= n for k, n in zip(counts, sizes, strict=False)):
         fix = "Pass one number per site, at most its units."
-        raise ValueError(explain("baselines", f"counts for sites of {sizes[:8]} units", list(counts[:8]), fix))
+        raise ValueError(
+            explain("baselines", f"counts for sites of {sizes[:8]} units", list(counts[:8]), fix)
+        )
     generator = torch.Generator().manual_seed(seed)
     shuffled = [torch.randperm(size, generator=generator) for size in sizes]
     masks = []

@@ -69,7 +69,9 @@ def compact_network(
     if not difference <= allowed:
         fix = "Use chain.apply(model) instead, allow more with tolerance, and please report the model."
         raise ValueError(
-            explain("compact", f"logits within {allowed:.3g} of the masked network's", f"{difference:.3g}", fix)
+            explain(
+                "compact", f"logits within {allowed:.3g} of the masked network's", f"{difference:.3g}", fix
+            )
         )
     parameters_before, macs_before = count(full, input_shape)
     parameters_after, macs_after = count(network, input_shape)

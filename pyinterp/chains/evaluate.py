@@ -83,4 +83,6 @@ def check_images(gated: GatedModel, images: Tensor) -> None:
     expected = gated.traced.input_shape
     if images.dim() != len(expected) + 1 or tuple(images.shape[1:]) != expected or not len(images):
         fix = "Preprocess the images as for the extraction."
-        raise ValueError(explain("evaluate", f"images (N, {', '.join(map(str, expected))})", tuple(images.shape), fix))
+        raise ValueError(
+            explain("evaluate", f"images (N, {', '.join(map(str, expected))})", tuple(images.shape), fix)
+        )
