@@ -233,7 +233,7 @@ def _chain(
         predictions=predictions,
         bound_met=met,
         message=" ".join(word for word in words if word),
-        baselines={} if template.interrupted else measure_baselines(chain, gated, images, seed=options.seed),
+        baselines={} if template.interrupted or not chain.kept_count else measure_baselines(chain, gated, images, seed=options.seed),
     )
 
 

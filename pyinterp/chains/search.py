@@ -94,7 +94,8 @@ class Search:
     def slopes(self, kept: Tensor) -> tuple[Value, Tensor]:
         """The value, and d cost / d gate of every unit that is physically there."""
         gates = kept.to(self.scores.dtype).requires_grad_()
-        logits = self.engine.logits(gates * self.scores, self.images)
+        # The sum keeps the slope defined (0) where no gate is left and every image gets the same answer.
+        logits = self.engine.logits(gates * self.scores, self.images) + 0 * gates.sum()
         cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).mean()
         (gradient,) = torch.autograd.grad(cost, gates)
         return self._judge(logits.detach()), gradient
@@ -109,6 +110,7 @@ class Search:
         count = len(self.images)
         gates = kept.to(self.scores.dtype).expand(count, -1).clone().requires_grad_()
         logits = self.engine.logits(gates * self.scores, self.images, torch.arange(count, device=kept.device))
+        logits = logits + 0 * gates.sum()
         cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).sum()
         (slope,) = torch.autograd.grad(cost, gates, retain_graph=True)
         curvature = torch.zeros_like(slope)
@@ -136,8 +138,10 @@ class Search:
             if now.meets(bound):
                 break
             movable = engine.stored & engine.is_unit & ~given_up
-            tried = estimate.masked_fill(~movable, float("inf")).topk(2 * TRIED_AT_ONCE, largest=False).indices
-            tried = tried[movable[tried]]
+            count = min(2 * TRIED_AT_ONCE, int(movable.sum()))
+            if not count:
+                break
+            tried = estimate.masked_fill(~movable, float("inf")).topk(count, largest=False).indices
             flips = kept.repeat(len(tried), 1)
             flips.scatter_(1, tried[:, None], ~kept[tried][:, None])
             costs = torch.tensor([value.cost for value in self._values(flips)])
@@ -167,8 +171,10 @@ class Search:
         for _ in range(moves):
             _, estimate = self.flip_costs(kept)
             missed = estimate.masked_fill(~kept | spared | ~engine.is_unit, float("inf"))
-            if not torch.isfinite(missed).any():
+            left = int(torch.isfinite(missed).sum())
+            if not left:
                 break
+            batch = min(batch, left)
             while batch > 1:
                 trial = kept.index_fill(0, missed.topk(batch, largest=False).indices, False)
                 after = self.value(trial)
