@@ -163,7 +163,8 @@ def cdrp(gated: GatedModel, images: Tensor, steps: int = CDRP_STEPS) -> list[Ten
                 best[better], least[better] = rows[better], losses[better].to(least.dtype)
                 if step == steps:
                     break
-                speed = CDRP_MOMENTUM * speed + torch.autograd.grad(losses.sum(), rows)[0] * free
+                (slope,) = torch.autograd.grad(losses, rows, torch.ones_like(losses))
+                speed = CDRP_MOMENTUM * speed + slope * free
                 rows = (rows - CDRP_RATE * speed).clamp(0, CDRP_LARGEST)
         total += best.sum(0)
     return list((total / len(images)).split(sizes))
