@@ -83,9 +83,13 @@ def sites(model: nn.Module, example: Tensor | None = None) -> list[Site]:
     Raises:
         ValueError: The model can't be traced at that shape, or has nothing to gate.
     """
-    if example is None:
-        example = default_example(model)
-    return find_sites(trace(model, example))
+    if example is not None:
+        return find_sites(trace(model, example))
+    try:
+        traced = trace(model, default_example(model))
+    except ValueError as error:
+        raise ValueError(f"{error} If it takes other images, pass some as example.") from error
+    return find_sites(traced)
 
 
 def default_example(model: nn.Module) -> Tensor:

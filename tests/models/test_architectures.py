@@ -31,7 +31,7 @@ class Case:
         self.model = randomised(network.build())
         self.before = snapshot(self.model)
         self.images = torch.randn(
-            3, 3, network.size, network.size, generator=torch.Generator().manual_seed(1)
+            2, 3, network.size, network.size, generator=torch.Generator().manual_seed(1)
         )
         self.traced = trace(self.model, self.images)
         self.sites = find_sites(self.traced)
