@@ -22,8 +22,7 @@ from pyinterp.ops import gate
 def rows() -> Iterator[list[dict[str, Any]]]:
     found: list[dict[str, Any]] = []
     yield found
-    if found:
-        harness.write("gate", found)
+    harness.show("gate", found)
 
 
 @pytest.mark.parametrize("site", gate_sites(), ids=lambda site: site.name)
@@ -49,5 +48,6 @@ def test_gate(site: Site, rows: list[dict[str, Any]], benchmark: BenchmarkFixtur
     harness.validate(steps["compile"], steps["eager"])
     row = harness.describe(site, harness.race({**steps, "bound": harness.bound(x)}))
     rows.append(row)
+    harness.write("gate", rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(steps["pyinterp"], rounds=5, warmup_rounds=1)

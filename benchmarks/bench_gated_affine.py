@@ -25,8 +25,7 @@ ACTIVATIONS = {"none": lambda z: z, "relu": F.relu, "relu6": F.relu6}
 def rows() -> Iterator[list[dict[str, Any]]]:
     found: list[dict[str, Any]] = []
     yield found
-    if found:
-        harness.write("gated_affine", found)
+    harness.show("gated_affine", found)
 
 
 @pytest.mark.parametrize("site", convolution_sites(), ids=lambda site: site.name)
@@ -56,5 +55,6 @@ def test_gated_affine(site: Site, rows: list[dict[str, Any]], benchmark: Benchma
     harness.validate(steps["compile"], steps["eager"])
     row = harness.describe(site, harness.race({**steps, "bound": harness.bound(x)}))
     rows.append(row)
+    harness.write("gated_affine", rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(steps["pyinterp"], rounds=5, warmup_rounds=1)

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch._inductor.config
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+torch._inductor.config.compile_threads = 1  # one kernel per graph: workers would start for nothing
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Module | None:

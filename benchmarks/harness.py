@@ -49,7 +49,7 @@ def validate(got: Step, wanted: Step) -> None:
         torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4 * float(b.abs().max()))
 
 
-def race(contenders: dict[str, Step], seconds: float = 3.0, turns: int = 60) -> dict[str, float]:
+def race(contenders: dict[str, Step], seconds: float = 2.0, turns: int = 40) -> dict[str, float]:
     """Run the contenders in turns and return the best time of each, in milliseconds."""
     best = dict.fromkeys(contenders, float("inf"))
     for step in contenders.values():
@@ -97,23 +97,25 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def write(suite: str, rows: list[dict[str, Any]]) -> Path:
-    """Write the rows, their sums and the build to ``results/DATE-suite.json`` and print the sums."""
-    summary = summarise(rows)
+def write(suite: str, rows: list[dict[str, Any]]) -> None:
+    """Write the rows so far, their sums and the build to ``results/DATE-suite.json``."""
     report = {
         "suite": suite,
         "date": datetime.date.today().isoformat(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "build": build_info(),
-        "networks": summary,
+        "networks": summarise(rows),
         "sites": rows,
     }
     path = RESULTS / f"{report['date']}-{suite}.json"
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(report, indent=1) + "\n")
-    for network, ratios in summary.items():
+
+
+def show(suite: str, rows: list[dict[str, Any]]) -> None:
+    """Print each network's ratios."""
+    for network, ratios in summarise(rows).items():
         words = ", ".join(f"{name.replace('_', ' ')} {value:.2f}x" for name, value in ratios.items())
         print(f"\n{suite} {network}: {words}", end="")
-    print(f"\nwritten to {path.relative_to(RESULTS.parent.parent)}")
-    return path
+    print()

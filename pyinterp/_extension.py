@@ -33,7 +33,9 @@ except ImportError as error:
 def has_kernel(op: str, device_type: str) -> bool:
     """Say whether `op` runs compiled code on `device_type` ("cpu" or "cuda")."""
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)
-    return key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(f"pyinterp::{op}", key)
+    if key is None or not torch._C._dispatch_has_kernel(f"pyinterp::{op}"):
+        return False
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"pyinterp::{op}", key)
 
 
 def build_info() -> dict[str, Any]:

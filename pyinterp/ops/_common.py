@@ -78,7 +78,7 @@ def spread(rows: Tensor, x: Tensor, dim: int, group: Tensor | None = None) -> Te
     shape = [1] * x.dim()
     shape[dim] = x.shape[dim]
     if group is not None:
-        rows = rows[group]
+        rows = rows.index_select(0, group)  # unlike indexing, refuses negative rows
         shape[0] = x.shape[0]
     return rows.reshape(shape)
 
