@@ -6,12 +6,13 @@ import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
-from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pyinterp.version import package_version
 
 if TYPE_CHECKING:
     from pyinterp.chains.chain import Chain
@@ -150,7 +151,7 @@ def info(debug: Debug = False) -> None:
 
         built = _extension.build_info()
         rows = [
-            ("pyinterp", metadata.version("pyinterp")),
+            ("pyinterp", package_version()),
             ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
             ("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
         ]
@@ -185,15 +186,13 @@ def _find(
     loaded: LoadedModel, batch: ImageSet, fresh: ImageSet | None, out: Path, options: dict[str, Any]
 ) -> None:
     """Extract, save, report, and leave with the exit code that says how it went."""
-    import pyinterp
+    from pyinterp.chains.extract import extract_chain
 
     device = next(loaded.model.parameters()).device
     if fresh is not None:
         options["held_out"] = fresh.tensor.to(device)
-    found = pyinterp.extract_chain(loaded, batch.tensor.to(device), **options)
+    found = extract_chain(loaded, batch.tensor.to(device), **options)
     found.save(out / "chain")
-    if not found.interrupted:
-        found = _measure_size(found, loaded, batch, out)
     report = _report(found, loaded, batch, out)
     _say(found.summary())
     _say(f"Report: {report.resolve()}")
@@ -201,20 +200,6 @@ def _find(
         raise typer.Exit(INTERRUPTED)
     if found.bound_met is False:
         raise typer.Exit(TARGET_MISSED)
-
-
-def _measure_size(found: Chain, loaded: LoadedModel, batch: ImageSet, out: Path) -> Chain:
-    """The chain with the size and speed of its small network; without them where that could not be built."""
-    from dataclasses import replace
-
-    device = next(loaded.model.parameters()).device
-    try:
-        small = found.compact(loaded.model, batch.tensor.to(device))
-    except ValueError as error:
-        return replace(found, message=f"{found.message} {error}".strip())
-    found = replace(found, compact_info=small.info)
-    found.save(out / "chain")
-    return found
 
 
 def _report(found: Chain, loaded: LoadedModel, batch: ImageSet, out: Path) -> Path:

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-import pyinterp
 from pyinterp import cli, models
+from pyinterp.chains import extract
 
 RUN = CliRunner()
 
@@ -55,10 +55,6 @@ class Stage:
             save=save, summary=lambda: "kept 3 %", bound_met=self.bound_met, interrupted=self.interrupted
         )
 
-    def measure_size(self, found: Any, loaded: Any, batch: Any, out: Path) -> Any:
-        self.calls.append(("size", len(batch)))
-        return found
-
     def report(self, found: Any, loaded: Any, batch: Any, out: Path) -> Path:
         self.calls.append(("report", len(batch)))
         return out / "report.html"
@@ -71,8 +67,7 @@ class Stage:
 def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage()
     monkeypatch.setattr(models, "load", stage.load)
-    monkeypatch.setattr(pyinterp, "extract_chain", stage.extract, raising=False)
-    monkeypatch.setattr(cli, "_measure_size", stage.measure_size)
+    monkeypatch.setattr(extract, "extract_chain", stage.extract)
     monkeypatch.setattr(cli, "_report", stage.report)
     return stage
 
@@ -127,8 +122,7 @@ def test_exit_codes_come_after_everything_is_saved(
     stage.bound_met, stage.interrupted = bound_met, interrupted
     done = run("chain", "--images", photos, "--out", tmp_path)
     assert done.exit_code == code
-    size = [] if interrupted else ["size"]
-    assert [name for name, _ in stage.calls] == ["load", "extract", "save", *size, "report"]
+    assert [name for name, _ in stage.calls] == ["load", "extract", "save", "report"]
     assert "Report: " in done.stdout
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import platform
 from collections.abc import Mapping, Sequence
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pyinterp.report.page import Block, Page, fragment
 from pyinterp.report.plots import Series, dot_plot, line_chart, number, percent
+from pyinterp.version import package_version
 
 if TYPE_CHECKING:
     from pyinterp.chains.chain import Chain
@@ -325,7 +325,7 @@ def _settings(chain: Chain) -> dict[str, Any]:
     ]
     rows += [
         ("weights (SHA-256)", chain.weights_digest),
-        ("versions", f"pyinterp {metadata.version('pyinterp')}, torch {torch.__version__}, {_python()}"),
+        ("versions", f"pyinterp {package_version()}, torch {torch.__version__}, {_python()}"),
     ]
     provenance = (
         "Method: NeuroChains, after H. Zhao, T. Zhou, G. Long, J. Jiang and C. Zhang, “Extracting Local Reasoning "

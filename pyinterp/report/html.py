@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Sequence
 from functools import singledispatch
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from pyinterp.errors import explain
 from pyinterp.report.chain_blocks import chain_blocks
 from pyinterp.report.flow_blocks import flow_blocks
 from pyinterp.report.page import Block, Page, environment, photos_of, unique
+from pyinterp.version import package_version
 
 if TYPE_CHECKING:
     from pyinterp.models.images import ImageSet
@@ -103,7 +104,7 @@ def _frame(heading: str, blocks: Sequence[Block]) -> dict[str, Any]:
         "script": Markup(script),
         # With this in the page's policy a browser runs this script alone, whatever a file name may smuggle in.
         "script_hash": f"sha256-{digest}",
-        "version": metadata.version("pyinterp"),
+        "version": package_version(),
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
 
