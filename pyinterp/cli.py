@@ -76,7 +76,7 @@ def demo(
                 )
                 names += [f"{name}, crop {i + 1}" for i in range(DEMO_CROPS)]
             sets.append(replace(models.load_images(pictures, loaded.preprocess), names=tuple(names)))
-        _say(f"{loaded.name}, {len(sets[0])} crops of two photographs, target: mean KL at most 0.1")
+        _say(f"EfficientNet-Lite0, {len(sets[0])} crops of two photographs, target: mean KL at most 0.1")
         _find(loaded, sets[0], sets[1], out, {"target_kl": 0.1, "mode": mode.value, "seed": DEMO_SEED})
 
 

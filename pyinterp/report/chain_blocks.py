@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pyinterp.chains.chain import Chain
 
 PHOTOS_SHOWN = 24
+NAMES = {"default": "EfficientNet-Lite0"}
 KINDS = {"filter": "filters", "head": "heads", "neuron": "neurons"}
 WHAT = {
     "scaled": "Each kept unit is multiplied by its score; everything else is removed.",
@@ -53,7 +54,7 @@ def chain_headline(chain: Chain) -> str:
     """What the chain found, as the heading of the page."""
     images = len(chain.predictions)
     same = round(chain.fidelity["images"]["agreement"] * images)
-    share = f"{percent(chain.kept_fraction, 2)} of {chain.model_name}"
+    share = f"{percent(chain.kept_fraction, 2)} of {_model(chain)}"
     if same == images:
         return f"{share} gives the same answer on {'the image' if images == 1 else f'all {images} images'}"
     return f"{share} gives the same answer on {same} of {images} images"
@@ -105,7 +106,7 @@ def _sentence(chain: Chain, kept: int, total: int) -> str:
     same = round(here["agreement"] * images)
     how = "as exact copies" if chain.mode == "exact" else "each scaled by its score"
     return (
-        f"{kept:,} of the {total:,} {_units(chain)} of {chain.model_name}, {how}, give the full network's top class on "
+        f"{kept:,} of the {total:,} {_units(chain)} of {_model(chain)}, {how}, give the full network's top class on "
         f"{same} of {images} images; their answers differ from the full ones by a mean KL divergence of "
         f"{number(here['kl'])}."
     )
@@ -148,16 +149,17 @@ def _asked(chain: Chain) -> str:
     elif settings.get("target_keep") is not None:
         goal = f"the most faithful sub-network with {percent(settings['target_keep'])} of the units"
     fixed = "Its weights stay as they were trained."
-    return f"Of {chain.model_name}, for {count} {what}: {goal}. {fixed} {WHAT[chain.mode]}"
+    return f"Of {_model(chain)}, for {count} {what}: {goal}. {fixed} {WHAT[chain.mode]}"
 
 
 def _images(chain: Chain, page: Page) -> dict[str, Any]:
-    photos = [_verdict(index, guess, page) for index, guess in enumerate(chain.predictions)]
-    same = sum(photo["same"] for photo in photos)
-    text = f"The chain gives the full network's top class on {same} of {len(photos)} images."
-    if len(photos) > PHOTOS_SHOWN:
-        photos = sorted(photos, key=lambda photo: photo["same"])[:PHOTOS_SHOWN]
+    differs = [guess.full_class != guess.chain_class for guess in chain.predictions]
+    shown = list(range(len(differs)))
+    text = f"The chain gives the full network's top class on {differs.count(False)} of {len(differs)} images."
+    if len(shown) > PHOTOS_SHOWN:
+        shown = sorted(shown, key=lambda index: not differs[index])[:PHOTOS_SHOWN]
         text += f" {PHOTOS_SHOWN} are shown, those with another answer first."
+    photos = [_verdict(index, chain.predictions[index], page) for index in shown]
     return {"photos": photos, "images_text": text}
 
 
@@ -350,6 +352,11 @@ def _plain(value: Any) -> str:
 
 def _python() -> str:
     return f"Python {platform.python_version()}, {platform.system()} {platform.machine()}"
+
+
+def _model(chain: Chain) -> str:
+    """The model in words; its name in the settings is the one that loads it."""
+    return NAMES.get(chain.model_name, chain.model_name)
 
 
 def _units(chain: Chain) -> str:

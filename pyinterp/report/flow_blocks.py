@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from pyinterp.report.page import Block, Page, data_uri, fragment
+from pyinterp.report.page import Block, Page, Photo, data_uri, fragment
 from pyinterp.report.plots import number, percent
 
 if TYPE_CHECKING:
@@ -257,18 +257,16 @@ def _data(
                             ),
                         }
                         for response in unit.responses
-                        if page.photo(response.image).source
+                        if page.images is not None
                     ],
                 }
             )
-    shown = {
-        response.image for column in flow.columns for unit in column.units for response in unit.responses
-    }
-    last = max(shown, default=-1)
+    shown = {r.image for column in flow.columns for unit in column.units for r in unit.responses}
+    photos = [page.photo(i) if i in shown else Photo("", "") for i in range(1 + max(shown, default=-1))]
     return {
         "units": units,
         "edges": [(numbers[e.source], numbers[e.target], round(e.share, 4)) for e in flow.edges],
-        "images": [{"name": page.photo(i).name, "src": page.photo(i).source} for i in range(last + 1)],
+        "images": [{"name": photo.name, "src": photo.source} for photo in photos],
         "last": len(flow.columns) - 1,
     }
 

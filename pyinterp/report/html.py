@@ -19,7 +19,7 @@ from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
 from pyinterp.report.chain_blocks import chain_blocks
 from pyinterp.report.flow_blocks import flow_blocks
-from pyinterp.report.page import Block, Page, environment, photos_of, unique
+from pyinterp.report.page import Block, Page, environment, unique
 from pyinterp.version import package_version
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def write_report(
     listed = list(results) if isinstance(results, list | tuple) else [results]
     if not listed:
         raise ValueError(explain("write_report", "at least one result", "an empty list", "Pass a Chain."))
-    page = Page(photos_of(images), tuple(classes or ()))
+    page = Page(images, tuple(classes or ()))
     blocks = unique([block for result in listed for block in build(result, page)])
     heading = title or next((text for text in map(headline, listed) if text), "What the network computes")
     html = environment().get_template("template.html").render(_frame(heading, blocks))

@@ -50,7 +50,7 @@ class Block:
 class Page:
     """What the section builders may use besides their result."""
 
-    photos: tuple[Photo, ...]
+    images: ImageSet | None
     classes: tuple[str, ...]
 
     def class_name(self, index: int) -> str:
@@ -59,7 +59,9 @@ class Page:
 
     def photo(self, index: int) -> Photo:
         """The photograph of image ``index`` of the batch."""
-        return self.photos[index] if index < len(self.photos) else Photo(f"image {index + 1}", "")
+        if self.images is None or index >= len(self.images):
+            return Photo(f"image {index + 1}", "")
+        return Photo(self.images.names[index], data_uri(self.images.pixels[index], PHOTO_SIDE))
 
 
 @cache
@@ -77,16 +79,6 @@ def environment() -> jinja2.Environment:
 def fragment(template: str, macro: str, values: Mapping[str, Any]) -> Markup:
     """The HTML that one macro of a template makes of ``values``."""
     return Markup(getattr(environment().get_template(template).module, macro)(values))
-
-
-def photos_of(images: ImageSet | None) -> tuple[Photo, ...]:
-    """The photographs of an image set as data URIs; without pixels only their names."""
-    if images is None:
-        return ()
-    return tuple(
-        Photo(name, data_uri(pixels, PHOTO_SIDE))
-        for name, pixels in zip(images.names, images.pixels, strict=True)
-    )
 
 
 def data_uri(pixels: Tensor, side: int) -> str:

@@ -34,6 +34,12 @@ def test_the_answer_is_told_with_its_numbers(tmp_path: Path) -> None:
     assert "As a network 10 % of the parameters; 2.5 times as fast" in text
 
 
+def test_the_default_network_is_called_by_its_own_name(tmp_path: Path) -> None:
+    text = said(tmp_path, model_name="default")
+    assert "16 % of EfficientNet-Lite0 gives" in text
+    assert "model default" in text
+
+
 def test_a_missed_target_is_told_and_a_met_one_too(tmp_path: Path) -> None:
     missed = said(tmp_path)
     assert missed.count("The target was not met") == 1

@@ -63,7 +63,7 @@ def test_rows_are_ordered_so_that_lines_do_not_cross(tmp_path: Path) -> None:
 def test_a_chain_that_keeps_nothing_draws_no_graph() -> None:
     flow = a_flow()
     empty = tuple(replace(column, kept=0, units=()) for column in flow.columns)
-    assert flow_blocks(replace(flow, columns=empty, edges=()), Page((), ())) == []
+    assert flow_blocks(replace(flow, columns=empty, edges=()), Page(None, ())) == []
 
 
 def test_one_picture_per_unit_and_no_map_without_its_photograph(tmp_path: Path) -> None:
