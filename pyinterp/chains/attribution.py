@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Interpreter, Node
 
 from pyinterp.chains.evaluate import gate_dtype
-from pyinterp.models.dataflow import ACTIVATIONS, TRANSPOSED_CONVS, only_user
+from pyinterp.models.dataflow import ACTIVATIONS, only_user
 from pyinterp.models.gating import GatedModel, gate_model
 from pyinterp.models.graph import op_of
 from pyinterp.models.sites import Site
@@ -36,11 +36,6 @@ def magnitude(gated: GatedModel) -> list[Tensor]:
         weight = _attribute(gated.traced.module, node).detach().abs().float()
         if site.kind == "head":
             scores.append(weight.reshape(len(weight), site.units, -1).sum((0, 2)))
-        elif any(op_of(user) in TRANSPOSED_CONVS for user in node.users):
-            groups = site.units // weight.shape[1]
-            scores.append(
-                weight.reshape(groups, -1, weight.shape[1], weight[0, 0].numel()).sum((1, 3)).flatten()
-            )
         else:
             scores.append(weight.flatten(1).sum(1))
     return scores

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from os import PathLike
 from pathlib import Path
@@ -31,16 +31,26 @@ def save_chain(chain: Chain, path: str | PathLike[str]) -> None:
     plain["sites"] = [asdict(site) for site in chain.sites]
     plain["predictions"] = [asdict(prediction) for prediction in chain.predictions]
     text = json.dumps({"format": FORMAT, **plain}, indent=1, default=_plain)
-    _replace(_file(path, ".safetensors"), lambda file: save_file(tensors, file))
-    _replace(_file(path, ".json"), lambda file: file.write_text(text, "utf-8"))
+    _replace(
+        {
+            _file(path, ".safetensors"): lambda file: save_file(tensors, file),
+            _file(path, ".json"): lambda file: file.write_text(text, "utf-8"),
+        }
+    )
 
 
 def load_chain(path: str | PathLike[str]) -> Chain:
     """See `Chain.load`."""
     from pyinterp.chains.chain import Chain, Prediction
 
+    for suffix in (".json", ".safetensors"):
+        if not _file(path, suffix).is_file():
+            fix = "Pass the path that was given to save, without a suffix."
+            raise ValueError(explain("Chain.load", "the two files of a chain", f"no {_file(path, suffix)}", fix))
     try:
         plain = json.loads(_file(path, ".json").read_text("utf-8"))
+        if not isinstance(plain, dict):
+            raise ValueError("no JSON object")
         tensors = load_file(_file(path, ".safetensors"))
         if plain.pop("format") != FORMAT:
             raise ValueError("written by another version of pyinterp")
@@ -56,30 +66,32 @@ def load_chain(path: str | PathLike[str]) -> Chain:
             if {parts[part][site.name].shape for part in parts} != {torch.Size([site.units])}:
                 raise ValueError(f"{site.name!r} has not {site.units} units in both files")
         return Chain(**plain, **parts)
-    except FileNotFoundError as error:
-        fix = "Pass the path that was given to save, without a suffix."
-        raise ValueError(explain("Chain.load", "the two files of a chain", f"no {error.filename}", fix)) from error
     except (KeyError, TypeError, ValueError, SafetensorError) as error:
         fix = "Save the chain again."
-        raise ValueError(explain("Chain.load", f"a chain at {path}", f"{type(error).__name__}: {error}", fix)) from error
+        got = f"{type(error).__name__}: {error}"
+        raise ValueError(explain("Chain.load", f"a chain at {path}", got, fix)) from error
 
 
 def _file(path: str | PathLike[str], suffix: str) -> Path:
     return Path(f"{os.fspath(path)}{suffix}")
 
 
-def _replace(target: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target and move into place, so that a failure leaves an older file whole and no fragment."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
+def _replace(files: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Write all beside their targets and move them into place last: a failure leaves older files as they are."""
+    drafts = {target: target.with_name(f".{target.name}.{os.getpid()}") for target in files}
     try:
-        write(draft)
-        os.replace(draft, target)
+        for target, write in files.items():
+            write(drafts[target])
+        for target, draft in drafts.items():
+            os.replace(draft, target)
     except (OSError, SafetensorError) as error:
+        names = " and ".join(map(str, files))
         raise OSError(
-            explain("save", f"to write {target}", error, "Free some space or choose another folder, and save again.")
+            explain("save", f"to write {names}", error, "Free some space or choose another folder, and save again.")
         ) from error
     finally:
-        draft.unlink(missing_ok=True)
+        for draft in drafts.values():
+            draft.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:
