@@ -48,7 +48,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="On an error, show the whol
 
 @app.command()
 def demo(
-    out: Out = Path("pyinterp-demo"),
+    out: Out = Path("demo"),
     mode: Annotated[
         Mode, typer.Option(help="exact: kept units as they are; scaled: each times its score.")
     ] = Mode.exact,
@@ -111,7 +111,7 @@ def chain(
         int | None, typer.Option(help="At most this many optimisation steps.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same chain.")] = 0,
-    out: Out = Path("pyinterp-chain"),
+    out: Out = Path("chain"),
     device: Device = "cpu",
     debug: Debug = False,
 ) -> None:
