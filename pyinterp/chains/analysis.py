@@ -139,7 +139,7 @@ def minimality(chain: Chain, model: nn.Module, images: Tensor) -> dict[str, Tens
     result = torch.full_like(row, float("nan"))
     for some in units.split(max(1, BATCH // len(images))):
         rows = row.repeat(len(some), 1)
-        rows[torch.arange(len(some)), some] = 0
+        rows[torch.arange(len(some), device=row.device), some] = 0
         total = torch.zeros(len(some), dtype=own.dtype, device=row.device)
         for part in torch.arange(len(images), device=row.device).split(BATCH):
             group = torch.arange(len(some), device=row.device).repeat_interleave(len(part))

@@ -16,7 +16,7 @@ from pyinterp.models.graph import op_of
 from pyinterp.models.sites import Site
 
 BATCH = 16
-PATH_STEPS = 16
+PATH_STEPS = 8
 CDRP_STEPS = 30
 CDRP_WEIGHT, CDRP_RATE, CDRP_MOMENTUM, CDRP_LARGEST = 0.05, 0.1, 0.9, 5.0
 

@@ -70,7 +70,7 @@ def baseline_masks(
         images: (N, ...).
         counts: Per site, how many units are kept; for a layer 1 (open) or 0.
         seed: Of the random choice, which also orders the units that a baseline has no score for.
-        steps: Of "integrated_gradients" (16 by default) and "cdrp" (30, its authors' number).
+        steps: Of "integrated_gradients" (8 by default) and "cdrp" (30, its authors' number).
 
     Returns:
         Per site, bool (units,) with exactly ``counts`` units.
