@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from pyinterp.errors import explain
 from pyinterp.models.sites import Site
@@ -30,10 +31,12 @@ def save_chain(chain: Chain, path: str | PathLike[str]) -> None:
     plain = {f.name: getattr(chain, f.name) for f in fields(chain) if f.name not in ("kept", "scores")}
     plain["sites"] = [asdict(site) for site in chain.sites]
     plain["predictions"] = [asdict(prediction) for prediction in chain.predictions]
-    text = json.dumps({"format": FORMAT, **plain}, indent=1, default=_plain)
+    packed = save(tensors)
+    head = {"format": FORMAT, "tensors_sha256": hashlib.sha256(packed).hexdigest()}
+    text = json.dumps(head | plain, indent=1, default=_plain)
     _replace(
         {
-            _file(path, ".safetensors"): lambda file: save_file(tensors, file),
+            _file(path, ".safetensors"): lambda file: file.write_bytes(packed),
             _file(path, ".json"): lambda file: file.write_text(text, "utf-8"),
         }
     )
@@ -51,9 +54,12 @@ def load_chain(path: str | PathLike[str]) -> Chain:
         plain = json.loads(_file(path, ".json").read_text("utf-8"))
         if not isinstance(plain, dict):
             raise ValueError("no JSON object")
-        tensors = load_file(_file(path, ".safetensors"))
+        packed = _file(path, ".safetensors").read_bytes()
         if plain.pop("format") != FORMAT:
             raise ValueError("written by another version of pyinterp")
+        if plain.pop("tensors_sha256") != hashlib.sha256(packed).hexdigest():
+            raise ValueError("the .safetensors file is damaged, or belongs to another chain")
+        tensors = load(packed)
         plain["sites"] = tuple(Site(**site) for site in plain["sites"])
         plain["predictions"] = tuple(Prediction(**prediction) for prediction in plain["predictions"])
         plain["input_shape"] = tuple(plain["input_shape"])
@@ -65,8 +71,8 @@ def load_chain(path: str | PathLike[str]) -> Chain:
         for site in units:
             if {parts[part][site.name].shape for part in parts} != {torch.Size([site.units])}:
                 raise ValueError(f"{site.name!r} has not {site.units} units in both files")
-        return Chain(**plain, **parts)
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
+        return Chain(**plain, kept=parts["kept"], scores=parts["scores"])
+    except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         fix = "Save the chain again."
         got = f"{type(error).__name__}: {error}"
         raise ValueError(explain("Chain.load", f"a chain at {path}", got, fix)) from error
@@ -84,7 +90,7 @@ def _replace(files: Mapping[Path, Callable[[Path], object]]) -> None:
             write(drafts[target])
         for target, draft in drafts.items():
             os.replace(draft, target)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         names = " and ".join(map(str, files))
         raise OSError(
             explain("save", f"to write {names}", error, "Free some space or choose another folder, and save again.")

@@ -13,7 +13,6 @@ import torch
 from byhand import Residual, chain_of, pictures, residual, without
 from torch import Tensor, nn
 
-from pyinterp.chains import files
 from pyinterp.chains.chain import Chain, Prediction, describe, digest
 
 REMOVED = {"stem": [1], "conv1": [0, 3, 4], "conv2": [2]}
@@ -176,6 +175,17 @@ def test_truncated_files_are_refused(tmp_path: Path, suffix: str, part: float) -
         Chain.load(tmp_path / "chain")
 
 
+def test_one_flipped_bit_is_refused(tmp_path: Path) -> None:
+    _, _, chain = example()
+    chain.save(tmp_path / "chain")
+    file = tmp_path / "chain.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged, or belongs to another chain"):
+        Chain.load(tmp_path / "chain")
+
+
 def damaged(plain: dict[str, object]) -> list[dict[str, object]]:
     sites = plain["sites"]
     assert isinstance(sites, list)
@@ -184,13 +194,15 @@ def damaged(plain: dict[str, object]) -> list[dict[str, object]]:
         plain | {"sites": [{**sites[0], "units": 7}, *sites[1:]]},
         plain | {"sites": [{**sites[0], "name": "elsewhere"}, *sites[1:]]},
         plain | {"surprise": 1},
+        plain | {"architecture": [1, 2]},
+        plain | {"sites": 5},
         plain | {"predictions": [{"full_class": 1}]},
         {key: value for key, value in plain.items() if key != "mode"},
         {key: value for key, value in plain.items() if key != "format"},
     ]
 
 
-@pytest.mark.parametrize("which", range(7))
+@pytest.mark.parametrize("which", range(9))
 def test_files_that_do_not_fit_are_refused(tmp_path: Path, which: int) -> None:
     _, _, chain = example()
     chain.save(tmp_path / "chain")
@@ -224,11 +236,13 @@ def test_a_full_disk_leaves_the_older_chain_whole(tmp_path: Path, monkeypatch: p
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     newer = dataclasses.replace(chain, message="newer")
 
-    def full(tensors: object, path: Path) -> None:
-        Path(path).write_bytes(b"half of it")
+    with_space = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        with_space(self, content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match=r"save: expected to write .*No space left.*Free some space"):
         newer.save(tmp_path / "chain")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
