@@ -75,7 +75,7 @@ def sufficiency_curve(
     gated, gates = chain.bind(model), chain.gates(images.device)
     check_images(gated, images)
     worth = gates if chain.mode == "scaled" else attribution.taylor(gated, images, gates)
-    is_unit = _flags(chain).to(images.device)
+    is_unit = attribution.unit_flags(chain.sites).to(images.device)
     kept, values = torch.cat(gates), torch.cat(list(worth)).clone()
     values[~is_unit | (kept == 0)] = -1
     order, sizes = values.argsort(descending=True, stable=True), [site.units for site in chain.sites]
@@ -133,7 +133,7 @@ def minimality(chain: Chain, model: nn.Module, images: Tensor) -> dict[str, Tens
     gates = [row.to(gate_dtype(images)) for row in chain.gates(images.device)]
     network, sizes = shrink(gated, [row != 0 for row in gates]), [len(row) for row in gates]
     row = torch.cat(gates)
-    units = (_flags(chain).to(row.device) & (row != 0)).nonzero().flatten()
+    units = (attribution.unit_flags(chain.sites).to(row.device) & (row != 0)).nonzero().flatten()
     objective = Objective(answers(gated.traced.module, images))
     own = objective.divergence(answers(lambda x: network(x, None, *gates), images)).mean()
     result = torch.full_like(row, float("nan"))
@@ -211,8 +211,3 @@ def _common(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> tuple[
     both = sum(int((first[name] & second[name]).sum()) for name in first)
     either = sum(int((first[name] | second[name]).sum()) for name in first)
     return both, either
-
-
-def _flags(chain: Chain) -> Tensor:
-    """(all units,) bool, False for layers."""
-    return torch.cat([torch.full((site.units,), site.kind != "layer") for site in chain.sites])

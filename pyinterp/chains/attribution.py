@@ -110,14 +110,12 @@ def integrated_gradients(gated: GatedModel, images: Tensor, steps: int = PATH_ST
     """
     sizes = [site.units for site in gated.sites]
     ones = _ones(gated, images)
-    fixed = torch.cat([torch.full((site.units,), site.kind == "layer") for site in gated.sites]).to(
-        ones.device
-    )
+    free = unit_flags(gated.sites).to(ones.device)
     total = torch.zeros_like(ones)
     for part, top, run in _batches(gated, images):
         integral = torch.zeros_like(ones.repeat(len(part), 1))
         for step in range(steps):
-            rows = torch.where(fixed, ones, (step + 0.5) / steps).repeat(len(part), 1)
+            rows = torch.where(free, (step + 0.5) / steps, ones).repeat(len(part), 1)
             integral += _slope(run, rows, top) / steps
         total += integral.abs().sum(0)
     return list((total / len(images)).split(sizes))
@@ -139,9 +137,7 @@ def cdrp(gated: GatedModel, images: Tensor, steps: int = CDRP_STEPS) -> list[Ten
     """
     sizes = [site.units for site in gated.sites]
     ones = _ones(gated, images)
-    free = torch.cat([torch.full((site.units,), site.kind != "layer") for site in gated.sites]).to(
-        ones.device
-    )
+    free = unit_flags(gated.sites).to(ones.device)
     total = torch.zeros_like(ones)
     for part, top, run in _batches(gated, images):
         with torch.no_grad():
@@ -163,6 +159,11 @@ def cdrp(gated: GatedModel, images: Tensor, steps: int = CDRP_STEPS) -> list[Ten
                 rows = (rows - CDRP_RATE * speed).clamp(0, CDRP_LARGEST)
         total += best.sum(0)
     return list((total / len(images)).split(sizes))
+
+
+def unit_flags(sites: Sequence[Site]) -> Tensor:
+    """(all units,) bool in the order of the sites: True for filters, heads and neurons, False for layers."""
+    return torch.cat([torch.full((site.units,), site.kind != "layer") for site in sites])
 
 
 Run = Callable[[Tensor], Tensor]

@@ -131,8 +131,8 @@ def test_cdrp_is_its_loop_for_each_image_alone(example: tuple[GatedModel, Tensor
         for step in range(steps + 1):
             logits = net.module(image[None], None, *gates, layer)
             loss = -(p * logits.log_softmax(1)).sum() + 0.05 * sum(row.abs().sum() for row in gates)
-            if int(logits.argmax()) == top and float(loss) < least:
-                best, least = torch.cat([row.detach().clone() for row in gates]), float(loss)
+            if int(logits.argmax()) == top and loss.item() < least:
+                best, least = torch.cat([row.detach().clone() for row in gates]), loss.item()
             if step < steps:
                 descent.zero_grad()
                 loss.backward()
@@ -161,7 +161,7 @@ def test_the_largest_scores_are_kept_and_chance_has_a_seed() -> None:
     net, images = residual(), pictures()
     network = gated(net, images)
     mask = baseline_masks("magnitude", network, images, [2, 3, 1, 1])[1]
-    sums = net.conv1.weight.abs().sum((1, 2, 3))
+    sums = net.conv1.weight.detach().abs().sum((1, 2, 3))
     assert float(sums[mask].min()) > float(sums[~mask].max())
     drawn = {
         tuple(baseline_masks("random", network, images, [3, 4, 3, 1], seed=i)[1].tolist()) for i in range(5)
