@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -39,11 +40,18 @@ class Case:
         normed = any(site.node.startswith("batch_norm") for site in self.sites)
         self.fused = gate_model(self.traced, self.sites, fused=True) if normed else self.gated
         self.logits = self.answer()
+        self.fused_tolerance = 4 * self.rounding() if normed else 0.0
 
     @torch.no_grad()
     def answer(self) -> Tensor:
         """What the user's model says, with whatever the test has hooked onto it."""
         return logits_of(self.model(self.images))
+
+    @torch.no_grad()
+    def rounding(self) -> float:
+        """How far float32 takes this network's logits from those in float64: random deep networks amplify it."""
+        exact = copy.deepcopy(self.traced.module).double()(self.images.double())
+        return max(self.difference(self.logits, exact), 1e-6)
 
     @torch.no_grad()
     def gate(
@@ -113,7 +121,11 @@ def test_open_gates_give_the_logits_bit_for_bit(case: Case) -> None:
     with torch.no_grad():
         assert torch.equal(case.gate(case.open_scores()), case.traced.module(case.images))
     assert case.difference(case.traced.module(case.images), case.logits) < 1e-5
-    assert case.difference(case.gate(case.open_scores(), gated=case.fused), case.logits) < 1e-5
+    if case.fused is not case.gated:
+        assert (
+            case.difference(case.gate(case.open_scores(), gated=case.fused), case.logits)
+            < case.fused_tolerance
+        )
 
 
 def test_one_closed_gate_is_that_unit_zeroed_by_hand(case: Case) -> None:
@@ -122,7 +134,9 @@ def test_one_closed_gate_is_that_unit_zeroed_by_hand(case: Case) -> None:
         for scores, expected, which in case.closed(kind, 2):
             assert case.difference(case.gate(scores), expected) < 2e-6, which
             if case.fused is not case.gated:
-                assert case.difference(case.gate(scores, gated=case.fused), expected) < 1e-5, which
+                assert (
+                    case.difference(case.gate(scores, gated=case.fused), expected) < case.fused_tolerance
+                ), which
 
 
 def test_trials_in_one_batch_are_separate_runs(case: Case) -> None:
@@ -134,7 +148,7 @@ def test_trials_in_one_batch_are_separate_runs(case: Case) -> None:
     assert case.difference(alone[0], alone[1]) > 1e-3
     assert case.difference(case.gate(rows, group), expected) < 1e-5
     if case.fused is not case.gated:
-        assert case.difference(case.gate(rows, group, case.fused), expected) < 1e-5
+        assert case.difference(case.gate(rows, group, case.fused), expected) < case.fused_tolerance
 
 
 def test_the_model_is_left_as_it_was(case: Case) -> None:
