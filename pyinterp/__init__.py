@@ -1,1 +1,20 @@
 """See what a trained vision network computes: chains, interactions, sparse heads."""
+
+from typing import TYPE_CHECKING, Any
+
+from pyinterp import chains, models, ops
+from pyinterp.chains import Chain, extract_chain, extract_chains
+
+if TYPE_CHECKING:
+    from pyinterp.report import write_report
+
+__all__ = ["Chain", "chains", "extract_chain", "extract_chains", "models", "ops", "write_report"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the report, and Jinja2 with it, when it is asked for."""
+    if name == "write_report":
+        from pyinterp.report import write_report
+
+        return write_report
+    raise AttributeError(f"module 'pyinterp' has no attribute {name!r}")

@@ -18,7 +18,6 @@ from pyinterp.chains.evaluate import (
     answers,
     check_images,
     compare,
-    gate_dtype,
     gated_answers,
     measure_fidelity,
 )
@@ -72,7 +71,7 @@ def sufficiency_curve(
     if len(shares) < 2 or not ascending or not 0 <= shares[0] <= shares[-1] <= 1:
         fix = "Try (0.1, 0.3, 1)."
         raise ValueError(explain("sufficiency_curve", "two or more ascending ratios in [0, 1]", shares, fix))
-    gated, gates = chain.bind(model), chain.gates(images.device)
+    gated, gates = chain.bind(model), chain.gates(images)
     check_images(gated, images)
     worth = gates if chain.mode == "scaled" else attribution.taylor(gated, images, gates)
     is_unit = attribution.unit_flags(chain.sites).to(images.device)
@@ -130,7 +129,7 @@ def minimality(chain: Chain, model: nn.Module, images: Tensor) -> dict[str, Tens
     """
     gated = chain.bind(model)
     check_images(gated, images)
-    gates = [row.to(gate_dtype(images)) for row in chain.gates(images.device)]
+    gates = chain.gates(images)
     network, sizes = shrink(gated, [row != 0 for row in gates]), [len(row) for row in gates]
     row = torch.cat(gates)
     units = (attribution.unit_flags(chain.sites).to(row.device) & (row != 0)).nonzero().flatten()

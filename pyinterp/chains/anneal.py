@@ -60,7 +60,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Target:
-    """What the size penalty is steered by: ``kl``, the bound on the mean divergence, or ``keep``, the share of units."""
+    """What steers the size penalty: ``kl``, the bound on the mean divergence, or ``keep``, the share of units."""
 
     kl: float | None = None
     keep: float | None = None
@@ -111,13 +111,13 @@ class Anneal:
         trials = int(group.max()) + 1
         self.counts = torch.bincount(group, minlength=trials)
         self.rows = group if trials > 1 else None
-        options = {"device": images.device, "dtype": torch.promote_types(images.dtype, torch.float32)}
-        self.a = torch.full((trials, len(engine)), schedule.start, **options)  # type: ignore[arg-type]
+        wide = torch.promote_types(images.dtype, torch.float32)
+        self.a = torch.full((trials, len(engine)), schedule.start, device=images.device, dtype=wide)
         self.log_scores = torch.zeros_like(self.a)
         self.available = torch.ones_like(self.a, dtype=torch.bool)
         self.walk = Adam(self.a, schedule.lr, schedule.betas)
         self.stretch = Adam(self.a, schedule.scale_lr, schedule.betas)
-        self.weight = torch.full((trials, 1), schedule.weight, **options)  # type: ignore[arg-type]
+        self.weight = torch.full_like(self.a[:, :1], schedule.weight)
         self.done = 0.0
         self.generator = torch.Generator().manual_seed(seed)
 
@@ -138,7 +138,9 @@ class Anneal:
         schedule, units = self.schedule, self.engine.is_unit
         temperature = self._temperature()
         ramp = (self.done - schedule.noise_from) / (schedule.noise_to - schedule.noise_from)
-        draw = torch.rand(len(self.engine), generator=self.generator, dtype=torch.float64).clamp_(1e-6, 1 - 1e-6)
+        draw = torch.rand(len(self.engine), generator=self.generator, dtype=torch.float64).clamp_(
+            1e-6, 1 - 1e-6
+        )
         noise = schedule.noise * min(1.0, max(0.0, ramp)) * draw.logit().to(self.a)
         gates = (self.a / temperature + noise).sigmoid_() * self.available
         gates[:, ~units] = 1.0

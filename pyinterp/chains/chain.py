@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.chains.compact import compact_network
-from pyinterp.chains.evaluate import Fidelity, measure_fidelity
+from pyinterp.chains.evaluate import Fidelity, gate_dtype, measure_fidelity
 from pyinterp.chains.files import load_chain, save_chain
 from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel, gate_model
@@ -49,9 +49,9 @@ class Chain:
         input_shape: (C, H, W) of the images.
         architecture: Name and shape of every weight, to refuse another network.
         weights_digest: SHA-256 of the weights' bytes.
-        history: Per recorded step of the search: "step", "kl", "agreement", "kept", "loss", "weight", "seconds", "phase".
+        history: Per recorded step of the search: "step", "seconds", "phase", "kl", "agreement", "kept", "loss".
         settings: The arguments of the run.
-        fidelity: "images" and, if there were any, "held_out": {"kl", "agreement", "logit_error", and "accuracy" with labels}.
+        fidelity: "images" and, if there were any, "held_out", each what `evaluate` gives.
         baselines: Other choices of as many units per site: {name: {"kl", "agreement"}}.
         predictions: Per image.
         bound_met: Whether the target holds on the images; None without a target.
@@ -100,9 +100,10 @@ class Chain:
             return torch.tensor([self.layer_gates[site]])
         return self.scores[site] * self.kept[site]
 
-    def gates(self, device: torch.device | str = "cpu") -> list[Tensor]:
-        """`gate_values` of all sites, in order."""
-        return [self.gate_values(site.name).to(device) for site in self.sites]
+    def gates(self, like: Tensor | None = None) -> list[Tensor]:
+        """`gate_values` of all sites, in order; on the device of ``like``, and in float64 if it is."""
+        rows = [self.gate_values(site.name) for site in self.sites]
+        return rows if like is None else [row.to(like.device, gate_dtype(like)) for row in rows]
 
     def bind(self, model: nn.Module) -> GatedModel:
         """The graph of ``model`` with a gate at every site of the chain.
@@ -112,7 +113,7 @@ class Chain:
         """
         self.check(model)
         parameter = next(model.parameters())
-        example = torch.zeros(1, *self.input_shape, device=parameter.device, dtype=parameter.dtype)
+        example = parameter.new_zeros(1, *self.input_shape)
         return gate_model(trace(model, example), self.sites)
 
     def check(self, model: nn.Module) -> None:
@@ -139,12 +140,14 @@ class Chain:
         ...     logits = model(images)
         """
         gated = self.bind(model)
-        gates = self.gates(next(model.parameters()).device)
+        gates = self.gates(next(model.parameters()))
 
         def forward(images: Tensor) -> Tensor:
             if tuple(images.shape[1:]) != self.input_shape:
                 fix = "Preprocess the images as for the extraction."
-                raise ValueError(explain("chain", f"images (N, {self.input_shape})", tuple(images.shape), fix))
+                raise ValueError(
+                    explain("chain", f"images (N, {self.input_shape})", tuple(images.shape), fix)
+                )
             return gated.module(images, None, *gates)  # type: ignore[no-any-return]
 
         with replaced_forward(model, forward):
@@ -165,7 +168,7 @@ class Chain:
         Raises:
             ValueError: The small network does not answer as the masked one does.
         """
-        gates = self.gates(next(model.parameters()).device)
+        gates = self.gates(next(model.parameters()))
         return compact_network(self.bind(model), gates, images, self.input_shape, tolerance)
 
     def evaluate(self, model: nn.Module, images: Tensor, labels: Tensor | None = None) -> Fidelity:
@@ -176,7 +179,7 @@ class Chain:
             images: (N, C, H, W), preprocessed as for the extraction.
             labels: (N,) int64 classes, for the accuracies.
         """
-        return measure_fidelity(self.bind(model), self.gates(images.device), images, labels)
+        return measure_fidelity(self.bind(model), self.gates(images), images, labels)
 
     def summary(self) -> str:
         """The chain in a few lines of words and numbers."""
@@ -190,7 +193,8 @@ class Chain:
         names = {"images": "On the images", "held_out": "On held-out images"}
         for key, values in self.fidelity.items():
             lines.append(
-                f"{names.get(key, key)}: mean KL {values['kl']:.4f}, same top class on {100 * values['agreement']:.0f} %."
+                f"{names.get(key, key)}: mean KL {values['kl']:.4f}, same top class on "
+                f"{100 * values['agreement']:.0f} %."
             )
         if self.baselines:
             best = min(self.baselines, key=lambda name: self.baselines[name]["kl"])
@@ -243,6 +247,3 @@ def digest(model: nn.Module) -> str:
 
 def _shape(shape: tuple[int, ...] | None) -> str:
     return "missing" if shape is None else f"of shape {shape}"
-
-
-

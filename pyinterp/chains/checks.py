@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyinterp.chains.chain import Mode
 from pyinterp.errors import explain
 from pyinterp.models.graph import TracedModel, require_eval
 from pyinterp.models.sites import Site, find_sites
@@ -20,7 +21,7 @@ STEPS = {"penalty": 300, "target": 500}
 class Options:
     """The numbers of one call of `extract_chain`; see there."""
 
-    mode: str
+    mode: Mode
     target_kl: float | None
     target_keep: float | None
     sparsity_weight: float
@@ -65,7 +66,7 @@ class Options:
         return None, ""
 
 
-def check_options(options: Options, precision: torch.dtype | None) -> None:
+def check_options(options: Options, precision: Any) -> None:
     """Raise ValueError for numbers out of range."""
 
     def need(fine: bool, name: str, expected: str, fix: str) -> None:
@@ -75,9 +76,16 @@ def check_options(options: Options, precision: torch.dtype | None) -> None:
     need(options.mode in ("scaled", "exact"), "mode", '"scaled" or "exact"', "Choose one of them.")
     if options.target_kl is not None and options.target_keep is not None:
         raise ValueError(
-            explain("extract_chain", "target_kl or target_keep", "both", "Drop one: the other follows from it.")
+            explain(
+                "extract_chain", "target_kl or target_keep", "both", "Drop one: the other follows from it."
+            )
         )
-    need(options.target_kl is None or 0 < options.target_kl < float("inf"), "target_kl", "> 0 (nats)", "Try 0.1.")
+    need(
+        options.target_kl is None or 0 < options.target_kl < float("inf"),
+        "target_kl",
+        "> 0 (nats)",
+        "Try 0.1.",
+    )
     need(options.target_keep is None or 0 < options.target_keep < 1, "target_keep", "in (0, 1)", "Try 0.05.")
     need(0 <= options.sparsity_weight < float("inf"), "sparsity_weight", ">= 0", "The paper has 0.005.")
     need(0 <= options.layer_weight < float("inf"), "layer_weight", ">= 0", "The paper has 1 or 2.")
@@ -87,10 +95,12 @@ def check_options(options: Options, precision: torch.dtype | None) -> None:
     need(options.max_steps is None or options.max_steps >= 1, "max_steps", "at least 1", "Try 300.")
     if precision not in (None, torch.bfloat16, torch.float16):
         fix = "Leave it out to compute in the model's own precision."
-        raise ValueError(explain("extract_chain", "precision torch.bfloat16 or torch.float16", precision, fix))
+        raise ValueError(
+            explain("extract_chain", "precision torch.bfloat16 or torch.float16", precision, fix)
+        )
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: Any) -> None:
     """Raise unless ``model`` is a module in eval mode with finite weights, all on one device."""
     if not isinstance(model, nn.Module):
         fix = "Pass the module itself, or what pyinterp.models.load returns."
@@ -99,7 +109,9 @@ def check_model(model: nn.Module) -> None:
     weights = dict(model.named_parameters())
     if not weights:
         raise ValueError(
-            explain("extract_chain", "a model with weights", "one without parameters", "Pass a trained network.")
+            explain(
+                "extract_chain", "a model with weights", "one without parameters", "Pass a trained network."
+            )
         )
     devices = {str(weight.device) for weight in weights.values()}
     if len(devices) > 1:
@@ -107,7 +119,9 @@ def check_model(model: nn.Module) -> None:
         raise ValueError(explain("extract_chain", "a model on one device", sorted(devices), fix))
     bad = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
     if bad:
-        got = f"NaN or infinite values in {', '.join(map(repr, bad[:3]))}" + (" and others" if len(bad) > 3 else "")
+        got = f"NaN or infinite values in {', '.join(map(repr, bad[:3]))}" + (
+            " and others" if len(bad) > 3 else ""
+        )
         raise ValueError(explain("extract_chain", "finite weights", got, "Load the weights again."))
 
 
@@ -125,7 +139,9 @@ def check_images(images: Tensor, model: nn.Module) -> Tensor:
 def choose_sites(traced: TracedModel, wanted: Sequence[Site | str] | None) -> tuple[Site, ...]:
     """All sites of the network, or those asked for, in the order of the network."""
     if traced.classes < 2:
-        fix = "With one output there is no distribution to keep; wrap the model so that it returns two logits."
+        fix = (
+            "With one output there is no distribution to keep; wrap the model so that it returns two logits."
+        )
         raise ValueError(explain("extract_chain", "a model with at least two classes", traced.classes, fix))
     every = find_sites(traced)
     if wanted is None:

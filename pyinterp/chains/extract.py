@@ -92,7 +92,16 @@ def extract_chain(
         TypeError: Something that is not a model.
     """
     options = Options(
-        mode, target_kl, target_keep, sparsity_weight, layer_weight, temperature, threshold, lr, max_steps, seed
+        mode,
+        target_kl,
+        target_keep,
+        sparsity_weight,
+        layer_weight,
+        temperature,
+        threshold,
+        lr,
+        max_steps,
+        seed,
     )
     return _extract(model, [images], options, keep, sites, held_out, precision, progress)[0]
 
@@ -122,7 +131,16 @@ def extract_chains(
     the weights. Arguments, errors and results as in `extract_chain`.
     """
     options = Options(
-        mode, target_kl, target_keep, sparsity_weight, layer_weight, temperature, threshold, lr, max_steps, seed
+        mode,
+        target_kl,
+        target_keep,
+        sparsity_weight,
+        layer_weight,
+        temperature,
+        threshold,
+        lr,
+        max_steps,
+        seed,
     )
     return _extract(model, batches, options, keep, sites, None, precision, progress)
 
@@ -138,20 +156,26 @@ def _extract(
     progress: Progress,
 ) -> list[Chain]:
     check_options(options, precision)
-    preprocess, name = None, type(model).__name__
-    if isinstance(model, LoadedModel):
-        model, preprocess, name = model.model, model.preprocess, model.name
-    check_model(model)
-    tensors = [check_images(load_images(batch, preprocess).tensor, model) for batch in batches]
-    fresh = None if held_out is None else check_images(load_images(held_out, preprocess).tensor, model)
+    network, preprocess, name = (
+        (model.model, model.preprocess, model.name)
+        if isinstance(model, LoadedModel)
+        else (model, None, type(model).__name__)
+    )
+    check_model(network)
+    tensors = [check_images(load_images(batch, preprocess).tensor, network) for batch in batches]
+    fresh = None if held_out is None else check_images(load_images(held_out, preprocess).tensor, network)
     if not tensors:
-        raise ValueError("extract_chains: expected at least one batch of images, got none. Pass a list of batches.")
-    if any(tensor.shape[1:] != tensors[0].shape[1:] for tensor in [*tensors, *([] if fresh is None else [fresh])]):
+        raise ValueError(
+            "extract_chains: expected at least one batch of images, got none. Pass a list of batches."
+        )
+    if any(
+        tensor.shape[1:] != tensors[0].shape[1:] for tensor in [*tensors, *([] if fresh is None else [fresh])]
+    ):
         raise ValueError(
             "extract_chain: expected images of one size, got "
             f"{sorted({tuple(t.shape[1:]) for t in tensors})}. Preprocess all of them alike."
         )
-    traced = trace(model, tensors[0][:1])
+    traced = trace(network, tensors[0][:1])
     check_keep(keep, traced.classes)
     sites = choose_sites(traced, wanted)
     images = torch.cat(tensors)
@@ -171,14 +195,23 @@ def _extract(
         scores={},
         layer_gates={},
         input_shape=traced.input_shape,
-        architecture=describe(model),
-        weights_digest=digest(model),
+        architecture=describe(network),
+        weights_digest=digest(network),
         settings=options.describe() | {"keep": _words(keep), "precision": str(precision or "as the model")},
         interrupted=recorder.interrupted,
     )
     gated = gate_model(traced, sites)
     return [
-        _chain(template, gated, result, recorder, images[group == trial], objective.take(group == trial), fresh, options)
+        _chain(
+            template,
+            gated,
+            result,
+            recorder,
+            images[group == trial],
+            objective.take(group == trial),
+            fresh,
+            options,
+        )
         for trial, result in enumerate(found)
     ]
 
@@ -194,7 +227,13 @@ def _chain(
     options: Options,
 ) -> Chain:
     """Put what a search found into a chain, and measure it in full precision."""
-    rows = dict(zip([site.name for site in template.sites], found.gates.cpu().split([s.units for s in template.sites]), strict=True))
+    rows = dict(
+        zip(
+            [site.name for site in template.sites],
+            found.gates.cpu().split([s.units for s in template.sites]),
+            strict=True,
+        )
+    )
     units = [site.name for site in template.sites if site.kind != "layer"]
     layers = [site.name for site in template.sites if site.kind == "layer"]
     chain = replace(
@@ -204,7 +243,7 @@ def _chain(
         layer_gates={name: float(rows[name]) for name in layers},
         history=recorder.history(found.trial),
     )
-    gates = chain.gates(images.device)
+    gates = chain.gates(images)
     answer = _answer(lambda x: gated.module(x, None, *gates), images)
     fidelity = {"images": measure_fidelity(gated, gates, images)}
     if held_out is not None:
@@ -215,9 +254,14 @@ def _chain(
         for a, b, c, d in zip(p.indices, p.values, q.indices, q.values, strict=True)
     )
     met, message = options.verdict(
-        float(objective.divergence(answer).mean()), float(objective.agrees(answer).float().mean()), chain.kept_fraction
+        float(objective.divergence(answer).mean()),
+        float(objective.agrees(answer).float().mean()),
+        chain.kept_fraction,
     )
-    words = [message, "The search was interrupted; this is the best chain until then." if template.interrupted else ""]
+    words = [
+        message,
+        "The search was interrupted; this is the best chain until then." if template.interrupted else "",
+    ]
     if chain.kept_count == 0:
         words.append("The chain is empty: no unit is kept. Lower sparsity_weight, or set target_kl.")
     small: Mapping[str, float] = {}
@@ -233,7 +277,9 @@ def _chain(
         predictions=predictions,
         bound_met=met,
         message=" ".join(word for word in words if word),
-        baselines={} if template.interrupted or not chain.kept_count else measure_baselines(chain, gated, images, seed=options.seed),
+        baselines={}
+        if template.interrupted or not chain.kept_count
+        else measure_baselines(chain, gated, images, seed=options.seed),
     )
 
 
@@ -254,4 +300,3 @@ def _words(keep: Keep) -> str:
     if keep is None:
         return "all classes"
     return getattr(keep, "__name__", "a callable") if callable(keep) else str(keep)
-

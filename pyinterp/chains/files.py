@@ -49,7 +49,9 @@ def load_chain(path: str | PathLike[str]) -> Chain:
     for suffix in (".json", ".safetensors"):
         if not _file(path, suffix).is_file():
             fix = "Pass the path that was given to save, without a suffix."
-            raise ValueError(explain("Chain.load", "the two files of a chain", f"no {_file(path, suffix)}", fix))
+            raise ValueError(
+                explain("Chain.load", "the two files of a chain", f"no {_file(path, suffix)}", fix)
+            )
     try:
         plain = json.loads(_file(path, ".json").read_text("utf-8"))
         if not isinstance(plain, dict):
@@ -93,7 +95,12 @@ def _replace(files: Mapping[Path, Callable[[Path], object]]) -> None:
     except OSError as error:
         names = " and ".join(map(str, files))
         raise OSError(
-            explain("save", f"to write {names}", error, "Free some space or choose another folder, and save again.")
+            explain(
+                "save",
+                f"to write {names}",
+                error,
+                "Free some space or choose another folder, and save again.",
+            )
         ) from error
     finally:
         for draft in drafts.values():

@@ -48,7 +48,7 @@ class Objective:
     def shortfall(self, logits: Tensor) -> Tensor:
         """(N,) by how much the full network's top class fails to lead: relu(wanted - lead), lead = logit - best other.
 
-        The wanted lead is half the full network's own, at most 0.1; zero everywhere where the answer is no distribution.
+        The wanted lead is half the full network's own, at most 0.1; 0 everywhere if the answer is no distribution.
         """
         if not self._is_distribution or self._picked(logits).shape[1] < 2:
             return logits.new_zeros(len(logits))
@@ -57,7 +57,7 @@ class Objective:
         return (wanted - _lead(self._picked(logits), top)).relu()
 
     def agrees(self, logits: Tensor) -> Tensor:
-        """(N,) bool: the same top class (among those kept) as the full network; always where there is no distribution."""
+        """(N,) bool: the same top class (among those kept) as the full network; true if there is no distribution."""
         if not self._is_distribution:
             return torch.ones(len(logits), dtype=torch.bool, device=logits.device)
         return self._picked(logits).argmax(1) == self.top

@@ -19,8 +19,20 @@ WINDOW = 5
 LOOK = 20
 
 PRESETS = {
-    "vgg19": {"sparsity_weight": 0.005, "layer_weight": 2.0, "temperature": 0.2, "threshold": 0.1, "lr": 0.005},
-    "resnet50": {"sparsity_weight": 0.005, "layer_weight": 1.0, "temperature": 0.2, "threshold": 0.1, "lr": 0.005},
+    "vgg19": {
+        "sparsity_weight": 0.005,
+        "layer_weight": 2.0,
+        "temperature": 0.2,
+        "threshold": 0.1,
+        "lr": 0.005,
+    },
+    "resnet50": {
+        "sparsity_weight": 0.005,
+        "layer_weight": 1.0,
+        "temperature": 0.2,
+        "threshold": 0.1,
+        "lr": 0.005,
+    },
 }
 """The paper's settings, as keyword arguments of `extract_chain`."""
 
@@ -100,4 +112,9 @@ def _settled(losses: list[Tensor], units: int) -> bool:
 
 def _per_trial(values: Tensor, group: Tensor, counts: Tensor) -> Tensor:
     """(G,) means of (N,) values."""
-    return torch.zeros(len(counts), device=values.device, dtype=values.dtype).index_add_(0, group, values.detach()) / counts
+    return (
+        torch.zeros(len(counts), device=values.device, dtype=values.dtype).index_add_(
+            0, group, values.detach()
+        )
+        / counts
+    )

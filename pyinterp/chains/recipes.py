@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ def find_by_penalty(
 def find_by_target(
     engine: Engine, images: Tensor, objective: Objective, group: Tensor, options: Options, recorder: Recorder
 ) -> list[Found]:
-    """Anneal all trials at once; then search in each, so that its bound holds, or nearly, with as few units as it takes."""
+    """Anneal all trials at once; then search in each, so that its bound holds with as few units as it takes."""
     recorder.phase = "anneal"
     schedule = Schedule(steps=options.steps)
     target = Target(options.target_kl, options.target_keep)
@@ -53,9 +54,7 @@ def find_by_target(
     found = []
     for trial, (order, scores) in enumerate(zip(annealed.logits, annealed.scores, strict=True)):
         mine = group == trial
-        search = Search(
-            engine, images[mine], objective.take(mine), scores, lambda measures, t=trial: recorder(measures, t)
-        )
+        search = Search(engine, images[mine], objective.take(mine), scores, partial(recorder, trial=trial))
         if options.target_kl is not None:
             gates = _within_divergence(search, order, options.target_kl, scaled, recorder)
         else:
@@ -64,7 +63,9 @@ def find_by_target(
     return found
 
 
-def _within_divergence(search: Search, order: Tensor, bound: float, scaled: bool, recorder: Recorder) -> Tensor:
+def _within_divergence(
+    search: Search, order: Tensor, bound: float, scaled: bool, recorder: Recorder
+) -> Tensor:
     """The smallest set of units found whose divergence is at most ``bound``, as gates."""
     engine = search.engine
     kept = engine.live(_always_open(engine, order > 0))

@@ -44,7 +44,13 @@ class Search:
     """
 
     def __init__(
-        self, engine: Engine, images: Tensor, objective: Objective, scores: Tensor, report: Report, seed: int = 0
+        self,
+        engine: Engine,
+        images: Tensor,
+        objective: Objective,
+        scores: Tensor,
+        report: Report,
+        seed: int = 0,
     ) -> None:
         self.engine, self.images, self.objective = engine, images, objective
         self.scores, self.report = scores, report
@@ -176,17 +182,19 @@ class Search:
                 break
             batch = min(batch, left)
             while batch > 1:
-                trial = kept.index_fill(0, missed.topk(batch, largest=False).indices, False)
-                after = self.value(trial)
+                smaller = kept.index_fill(0, missed.topk(batch, largest=False).indices, False)
+                after = self.value(smaller)
                 if after.meets(bound):
                     break
                 batch //= 2
             else:
-                trial, after = self._best_single(kept, missed, bound, spared)
-            if trial is not None:
-                kept = engine.live(trial)
-                batch = min(64, batch * 2)
-                self.tell(after, kept)
+                single, after = self._best_single(kept, missed, bound, spared)
+                if single is None:
+                    continue
+                smaller = single
+            kept = engine.live(smaller)
+            batch = min(64, batch * 2)
+            self.tell(after, kept)
         return kept
 
     def _best_single(

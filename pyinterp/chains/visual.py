@@ -62,7 +62,7 @@ def measure_flow(
     chosen = torch.linspace(0, count - 1, min(count, max_images)).round().long().unique()
     parameter = next(model.parameters())
     batch = images.tensor[chosen.to(images.tensor.device)].to(parameter.device, parameter.dtype)
-    gated, scores = chain.bind(model), chain.gates(batch.device)
+    gated, scores = chain.bind(model), chain.gates(batch)
     # What is not kept takes no time: the small network has the same gates, for the units that are left.
     small = shrink(gated, [score != 0 for score in scores])
     left = [score[stored.to(score.device)] for score, stored in zip(scores, small.stored, strict=True)]

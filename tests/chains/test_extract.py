@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from planted import USED, planted, pictures
+from planted import USED, pictures, planted
 from torch import nn
 
 import pyinterp
@@ -62,14 +62,17 @@ def test_the_papers_recipe_and_its_presets() -> None:
 
 
 def test_a_size_target_is_kept() -> None:
-    chain = extract_chain(planted(0.1), pictures(), mode="exact", target_keep=0.3, max_steps=120, progress=False)
+    chain = extract_chain(
+        planted(0.1), pictures(), mode="exact", target_keep=0.3, max_steps=120, progress=False
+    )
     assert chain.kept_fraction <= 0.3
     assert chain.bound_met
 
 
 def test_same_seed_same_chain() -> None:
     runs = [
-        extract_chain(planted(0.1), pictures(), target_kl=0.05, max_steps=60, seed=5, progress=False) for _ in range(2)
+        extract_chain(planted(0.1), pictures(), target_kl=0.05, max_steps=60, seed=5, progress=False)
+        for _ in range(2)
     ]
     for name in runs[0].kept:
         assert torch.equal(runs[0].scores[name], runs[1].scores[name])
@@ -113,7 +116,9 @@ def test_ctrl_c_returns_the_best_chain_so_far() -> None:
 def test_keep_a_subset_of_classes_a_logit_or_a_callable() -> None:
     net, images = planted(), pictures()
     for keep in ([0, 1], 2, lambda logits: logits[:, :2].sum(1)):
-        chain = extract_chain(net, images, mode="exact", keep=keep, target_kl=0.02, max_steps=100, progress=False)
+        chain = extract_chain(
+            net, images, mode="exact", keep=keep, target_kl=0.02, max_steps=100, progress=False
+        )
         assert chain.bound_met
     only = extract_chain(net, images, mode="exact", keep=2, target_kl=1e-3, max_steps=150, progress=False)
     assert {int(i) for mask in only.kept.values() for i in mask.nonzero()} <= {2}
@@ -142,7 +147,9 @@ def test_round_trip(tmp_path: object) -> None:
 
 
 def one_class() -> nn.Module:
-    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
+    ).eval()
 
 
 def with_nan() -> nn.Module:
