@@ -208,6 +208,15 @@ def _checked_batch(batch: Tensor) -> Tensor:
                 "Pass images, paths or a folder.",
             )
         )
+    if batch.is_meta:
+        raise ValueError(
+            explain(
+                "load_images",
+                "images on a device that holds their values",
+                "a batch on the device meta",
+                "Load the images themselves: a meta tensor has a shape and nothing else.",
+            )
+        )
     return batch.detach().to(torch.float32)
 
 

@@ -209,6 +209,9 @@ def test_tensors_that_are_no_float_batch() -> None:
         broken[1, 2, 3, 4] = value
         with pytest.raises(ValueError, match=r"NaN or infinity in image 1\."):
             load_images(broken)
+    for hollow in (torch.zeros(2, 3, 8, 8, device="meta"), [torch.zeros(3, 8, 8, device="meta")]):
+        with pytest.raises(ValueError, match="a batch on the device meta"):
+            load_images(hollow)
 
 
 def test_things_that_are_no_images() -> None:
