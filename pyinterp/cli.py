@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pyinterp.errors import explain
 from pyinterp.version import package_version
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 USER_ERROR, TARGET_MISSED, INTERRUPTED = 1, 3, 130
 DEMO_CROPS, DEMO_SEED, FRESH_SEED = 5, 0, 1
+ROOM = 4 << 20  # bytes: a chain and its report take one or two million
 OPTIONAL = ("timm", "torchvision", "transformers", "skimage", "sklearn", "jinja2")
 
 app = typer.Typer(
@@ -192,9 +195,9 @@ def _find(
     if fresh is not None:
         options["held_out"] = fresh.tensor.to(device)
     found = extract_chain(loaded, batch.tensor.to(device), **options)
-    found.save(out / "chain")
-    report = _report(found, loaded, batch, out)
+    _save(found, out / "chain")
     _say(found.summary())
+    report = _report(found, loaded, batch, out)
     _say(f"Report: {report.resolve()}")
     if found.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -211,8 +214,25 @@ def _report(found: Chain, loaded: LoadedModel, batch: ImageSet, out: Path) -> Pa
 
 
 def _make(folder: Path) -> None:
-    """Make the folder before the long work, so that a wrong path costs nothing."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Make the folder and try to write into it before the long work, so that a wrong path costs nothing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        got = f"{folder} ({error.strerror})"
+        fix = "Free some space, or choose another folder."
+        raise OSError(explain("--out", f"a folder with room for {ROOM >> 20} MB", got, fix)) from error
+
+
+def _save(found: Chain, path: Path) -> None:
+    """Save the chain; where that fails, in the folder for temporary files: it took minutes to find."""
+    try:
+        found.save(path)
+    except OSError as error:
+        spare = Path(tempfile.mkdtemp(prefix="pyinterp-")) / path.name
+        found.save(spare)
+        raise OSError(f"{error} Until then the chain is kept as {spare}.") from error
 
 
 def _say(text: str) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +36,7 @@ class Stage:
     bound_met: bool | None = True
     interrupted: bool = False
     error: BaseException | None = None
+    full: Path | None = None
 
     def load(self, name: str, *, device: str = "cpu") -> Any:
         self.calls.append(("load", (name, device)))
@@ -49,6 +54,8 @@ class Stage:
             raise self.error
 
         def save(path: Path) -> None:
+            if self.full in path.parents:
+                raise OSError("save: the disk is full.")
             self.calls.append(("save", path))
 
         return SimpleNamespace(
@@ -168,6 +175,41 @@ def test_an_unusable_out_costs_no_work(stage: Stage, photos: Path, tmp_path: Pat
     assert done.exit_code == 1
     assert one_line(done.stderr)
     assert stage.calls == []
+
+
+@contextmanager
+def small_files(limit: int) -> Iterator[None]:
+    """No file grows beyond ``limit`` bytes: writes fail as they do on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_costs_no_work(stage: Stage, photos: Path, tmp_path: Path) -> None:
+    with small_files(100_000):
+        done = run("chain", "--images", photos, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    assert one_line(done.stderr)
+    assert f"with room for 4 MB, got {tmp_path / 'out'} (File too large). Free some space" in done.stderr
+    assert stage.calls == []
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_disk_that_fills_up_loses_no_chain(
+    stage: Stage, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spare").mkdir()
+    stage.full = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
+        done = run("chain", "--images", photos, "--out", tmp_path / "out")
+    assert done.exit_code == 1
+    (saved,) = stage.named("save")
+    assert saved.parent.parent == tmp_path / "spare"
+    assert done.stderr == f"pyinterp: save: the disk is full. Until then the chain is kept as {saved}.\n"
 
 
 def test_debug_shows_where(stage: Stage, photos: Path, tmp_path: Path) -> None:

@@ -111,11 +111,16 @@ def _frame(heading: str, blocks: Sequence[Block]) -> dict[str, Any]:
 
 def _replace(path: Path, text: str) -> Path:
     """Write beside the target and rename, so that a full disk never leaves half a report."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     try:
-        part.write_text(text, "utf-8", newline="\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_text(text, "utf-8", newline="\n")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        got = error.strerror or error
+        fix = "Free some space, or choose another folder."
+        raise OSError(explain("write_report", f"to write {path}", got, fix)) from error
     return path
