@@ -1,7 +1,8 @@
-"""The recipe for a target: gates that start soft and noisy and end open or closed, under a steered size penalty."""
+"""The recipe for a target: gates that start soft and end open or closed, under a steered size penalty."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -24,34 +25,48 @@ class Schedule:
     a unit that depends on a value between open and closed is found out before it is rounded.
 
     Attributes:
-        steps: Optimisation steps.
+        steps: Optimisation steps; half as many more follow, without a size penalty, while the bound is not met.
         lr, betas: Of Adam on the logits a.
         scale_lr: Of Adam on the logarithms of the scores (scaled mode).
+        clip: A trial's gradient is cut to this times its usual norm, so that one wild step does not slow the next ones.
         start: First value of a.
         hot, cold: First and last temperature T; geometric in between.
-        noise: Largest c; it grows from 0 between the shares ``noise_from`` and ``noise_to`` of the run.
+        noise: Largest c; it grows from 0 between the shares ``noise_from`` and ``noise_to`` of the run. Early noise
+            keeps many more units open.
         weight, gain: First weight of the size penalty, and how fast its logarithm follows the bound.
-        strict_from: From this share of the run on, the top class counts, too (`Objective.shortfall`); earlier it
-            keeps units open that the divergence alone would find dispensable.
+        aim: Part of the bound that the soft gates aim at while the top class of an image is another; a sub-network
+            that only just meets the bound tends to give all images of a class one answer, and no single unit brings
+            their differences back. Where all top classes agree, the aim moves to the bound itself.
+        window: Steps whose median measure does the steering, so that one wild step does not turn it.
+        judge_from: From this share of the run on, the rounded gates are judged at every step: they steer the weight,
+            and the best ones are remembered.
+        strictness: Weight of `Objective.shortfall`; from the share ``strict_from`` of the run on it grows for images
+            whose top class is another, up to ``strictest``.
         limit: a stays within plus and minus this times T, so that a gate can turn round.
         closed: A gate below this (without noise) is closed for good, except for the best ones, so that up to ``pool``
             times as many units as are open stay to choose from.
         look: Steps between two looks at what is closed for good.
     """
 
-    steps: int = 500
+    steps: int = 700
     lr: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
     scale_lr: float = 0.02
+    clip: float = 2.0
     start: float = 2.0
     hot: float = 1.0
     cold: float = 0.1
     noise: float = 0.5
-    noise_from: float = 0.3
+    noise_from: float = 0.55
     noise_to: float = 0.8
     weight: float = 0.003
     gain: float = 0.1
-    strict_from: float = 0.4
+    aim: float = 0.5
+    window: int = 7
+    judge_from: float = 0.7
+    strictness: float = 0.3
+    strict_from: float = 0.45
+    strictest: float = 10.0
     limit: float = 8.0
     closed: float = 0.01
     pool: float = 2.0
@@ -60,7 +75,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Target:
-    """What steers the size penalty: ``kl``, the bound on the mean divergence, or ``keep``, the share of units."""
+    """What is asked for: ``kl``, a bound on the mean divergence, or ``keep``, on the share of units."""
 
     kl: float | None = None
     keep: float | None = None
@@ -73,19 +88,27 @@ class Annealed:
     Attributes:
         logits: (G, units_total) a / T; positive is open.
         scores: (G, units_total) what an open unit is multiplied by (ones in exact mode).
+        best: (G, units_total) bool, the best rounded gates seen that meet the target.
+        best_scores: (G, units_total) the scores at that step.
+        met: (G,) bool, whether there were any.
     """
 
     logits: Tensor
     scores: Tensor
+    best: Tensor
+    best_scores: Tensor
+    met: Tensor
 
 
 class Anneal:
     """One run over G trials at once; each trial sees its own images only, and steers its own weight.
 
-    minimise  mean_x [D(x) + shortfall(x)] + weight * sum_i G_i    over the logits a (and the scores, if ``scaled``)
+    minimise  mean_x [D(x) + u_x * shortfall(x)] + weight * sum_i G_i   over the logits a (``scaled``: and the scores)
+
+    A unit that a depthwise filter alone reads has no gate of its own: both are open, or both closed, and count as two.
 
     Args:
-        engine: The gated network; it gets smaller on the way. Layers stay open: a layer goes with its last unit.
+        engine: The gated network, units only; it gets smaller on the way.
         images: (N, ...) of all trials.
         objective: On the same images.
         group: (N,) int64, the trial of each image, 0..G-1.
@@ -118,71 +141,134 @@ class Anneal:
         self.walk = Adam(self.a, schedule.lr, schedule.betas)
         self.stretch = Adam(self.a, schedule.scale_lr, schedule.betas)
         self.weight = torch.full_like(self.a[:, :1], schedule.weight)
+        self.strictness = self.a.new_full((len(images),), schedule.strictness)
+        self.aim = torch.full_like(self.weight, schedule.aim)
+        self.usual_norm: Tensor | None = None
+        self.measured: list[Tensor] = []
+        self.fitted: list[Tensor] = []
+        self.best = torch.zeros_like(self.available)
+        self.best_scores = torch.ones_like(self.a)
+        self.best_merit = torch.full_like(self.weight, math.inf)
         self.done = 0.0
         self.generator = torch.Generator().manual_seed(seed)
 
     def run(self, recorder: Recorder) -> Annealed:
         """All steps; after Ctrl-C, where it stood (``recorder.interrupted``)."""
+        steps = self.schedule.steps
         try:
-            for step in range(1, self.schedule.steps + 1):
-                self.done = step / self.schedule.steps
+            for step in range(1, steps + steps // 2 + 1):
+                if step > steps and torch.isfinite(self.best_merit).all():
+                    break
+                self.done = min(1.0, step / steps)
                 recorder(self._step())
                 if step % self.schedule.look == 0:
                     self._close()
         except KeyboardInterrupt:
             recorder.interrupted = True
-        logits = (self.a / self._temperature()).masked_fill(~self.available, CLOSED)
-        return Annealed(logits, self.log_scores.exp())
+        logits = self.engine.tied((self.a / self._temperature()).masked_fill(~self.available, CLOSED))
+        met = torch.isfinite(self.best_merit)[:, 0]
+        return Annealed(logits, self.log_scores.exp(), self.best, self.best_scores, met)
 
     def _step(self) -> dict[str, Tensor]:
-        schedule, units = self.schedule, self.engine.is_unit
+        schedule, engine = self.schedule, self.engine
         temperature = self._temperature()
+        gates = (self.a / temperature + self._noise()).sigmoid_() * self.available
+        gates = torch.where(engine.leads, self.available, gates)
+        stretch = self.log_scores.exp()
+        scores = (gates * stretch).requires_grad_()
+        logits = self._logits(scores)
+        divergence = self.objective.divergence(logits)
+        cost = divergence + self.strictness * self.objective.shortfall(logits)
+        (gradient,) = torch.autograd.grad((cost / self.counts[self.group]).sum(), scores)
+        with torch.no_grad():
+            gradient = self._clipped(gradient)
+            movable = self.available & ~engine.leads
+            slope = (gradient * stretch + self.weight * engine.cost) * gates * (1 - gates) / temperature
+            self.a += self.walk.step(slope) * movable
+            self.a.clamp_(-schedule.limit * temperature, schedule.limit * temperature)
+            if self.scaled:
+                self.log_scores += self.stretch.step(gradient * scores) * self.available
+            agrees = self.objective.agrees(logits)
+            off, share = self._per_trial(divergence), (gates * engine.cost).sum(1, keepdim=True) / len(engine)
+            if self.done < schedule.judge_from:
+                self._steer(off, share, self._per_trial(agrees.to(off)))
+            else:
+                off, agrees, share = self._judge(stretch)
+            if self.done >= schedule.strict_from:
+                self.strictness *= torch.where(agrees, 0.99, 1.02)
+                self.strictness.clamp_(0.1 * schedule.strictness, schedule.strictest)
+            loss = self._per_trial(cost) + self.weight * share * len(engine)
+        return {"kl": off, "agreement": self._per_trial(agrees.to(off)), "kept": share, "loss": loss}
+
+    def _steer(self, off: Tensor, share: Tensor, agreement: Tensor) -> None:
+        """Let the penalty's weight follow how far each trial is below its aim, relatively."""
+        schedule = self.schedule
+        self.measured = [*self.measured, torch.stack([off, share, agreement])][-schedule.window :]
+        off, share, agreement = torch.stack(self.measured).median(0).values
+        if self.target.kl is not None:
+            self.aim = (self.aim * torch.where(agreement == 1, 1.01, 0.99)).clamp(schedule.aim, 1)
+            aim = self.aim * self.target.kl
+            miss = (aim - off) / aim
+        else:
+            wanted = (self.target.keep or 1.0) ** min(1.0, self.done / schedule.judge_from)
+            miss = (share - wanted) / wanted
+        self.weight *= (schedule.gain * miss.clamp(-1, 1)).exp()
+        self.weight.clamp_(min=0.03 * schedule.weight)
+
+    def _judge(self, stretch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Measure the rounded gates, remember the best, and let the weight follow whether they meet the target."""
+        engine = self.engine
+        rounded = engine.tied((self.a > 0) & self.available)
+        logits = self._logits(rounded * stretch)
+        divergence, agrees = self.objective.divergence(logits), self.objective.agrees(logits)
+        off, agreement = self._per_trial(divergence), self._per_trial(agrees.to(divergence))
+        share = rounded.sum(1, keepdim=True).to(off) / len(engine)
+        if self.target.kl is not None:
+            fits, merit = (off <= self.target.kl) & (agreement == 1), share
+        else:
+            fits, merit = share <= (self.target.keep or 1.0), off + 1 - agreement
+        better = fits & (merit < self.best_merit)
+        self.best = torch.where(better, rounded, self.best)
+        self.best_scores = torch.where(better, stretch, self.best_scores)
+        self.best_merit = torch.where(better, merit, self.best_merit)
+        smaller = fits if self.target.kl is not None else ~fits
+        self.fitted = [*self.fitted, smaller][-self.schedule.window :]
+        mostly = torch.stack(self.fitted).to(off).mean(0) > 0.5
+        self.weight *= torch.where(mostly, 1.03, 0.95)
+        self.weight.clamp_(min=1e-3 * self.schedule.weight)
+        return off, agrees, share
+
+    def _close(self) -> None:
+        """Close for good what stays closed, and leave it out physically once no trial has it."""
+        schedule, engine = self.schedule, self.engine
+        opening = (self.a / self._temperature()).sigmoid() * self.available
+        opening = torch.where(engine.leads, 0.0, opening)
+        room = (opening * engine.cost).sum(1, keepdim=True) * (
+            schedule.pool - (schedule.pool - 1) * self.done
+        )
+        order = opening.sort(dim=1, descending=True, stable=True).indices
+        fits = engine.cost[order].cumsum(1) <= room
+        first = torch.zeros_like(fits).scatter(1, order, fits)
+        self.available &= engine.tied((opening >= schedule.closed) | first)
+        engine.close_all_but(self.available.any(0), self.images[:1])
+
+    def _clipped(self, gradient: Tensor) -> Tensor:
+        norm = gradient.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        usual = norm if self.usual_norm is None else self.usual_norm
+        allowed = torch.minimum(norm, self.schedule.clip * usual)
+        self.usual_norm = 0.95 * usual + 0.05 * allowed
+        return gradient * (allowed / norm)
+
+    def _noise(self) -> Tensor:
+        schedule = self.schedule
         ramp = (self.done - schedule.noise_from) / (schedule.noise_to - schedule.noise_from)
         draw = torch.rand(len(self.engine), generator=self.generator, dtype=torch.float64).clamp_(
             1e-6, 1 - 1e-6
         )
-        noise = schedule.noise * min(1.0, max(0.0, ramp)) * draw.logit().to(self.a)
-        gates = (self.a / temperature + noise).sigmoid_() * self.available
-        gates[:, ~units] = 1.0
-        stretch = self.log_scores.exp()
-        scores = (gates * stretch).requires_grad_()
-        logits = self.engine.logits(scores if self.rows is not None else scores[0], self.images, self.rows)
-        divergence = self.objective.divergence(logits)
-        cost = divergence
-        if self.done >= schedule.strict_from:
-            cost = cost + self.objective.shortfall(logits)
-        (gradient,) = torch.autograd.grad((cost / self.counts[self.group]).sum(), scores)
-        with torch.no_grad():
-            off, share = self._per_trial(divergence), gates[:, units].mean(1, keepdim=True)
-            miss = self._miss(off, share)
-            open_ways = self.available & units
-            slope = (gradient * stretch + self.weight) * gates * (1 - gates) / temperature
-            self.a += self.walk.step(slope) * open_ways
-            self.a.clamp_(-schedule.limit * temperature, schedule.limit * temperature)
-            if self.scaled:
-                self.log_scores += self.stretch.step(gradient * scores) * open_ways
-            self.weight *= (schedule.gain * miss.clamp(-1, 1)).exp()
-            self.weight.clamp_(min=1e-3 * schedule.weight)
-            agreement = self._per_trial(self.objective.agrees(logits).to(off))
-            loss = self._per_trial(cost) + self.weight * gates[:, units].sum(1, keepdim=True)
-        return {"kl": off, "agreement": agreement, "kept": share, "loss": loss}
+        return schedule.noise * min(1.0, max(0.0, ramp)) * draw.logit().to(self.a)
 
-    def _miss(self, off: Tensor, share: Tensor) -> Tensor:
-        """(G, 1) how far below its aim each trial is, relatively: the penalty's weight follows it."""
-        if self.target.kl is not None:
-            return (self.target.kl - off) / self.target.kl
-        wanted = (self.target.keep or 1.0) ** min(1.0, self.done / self.schedule.noise_to)
-        return (share - wanted) / wanted
-
-    def _close(self) -> None:
-        """Close for good what stays closed, and leave it out physically once no trial has it."""
-        schedule = self.schedule
-        opening = (self.a / self._temperature()).sigmoid() * self.available
-        room = opening.sum(1, keepdim=True) * (schedule.pool - (schedule.pool - 1) * self.done)
-        place = (room.ceil().long() - 1).clamp(0, opening.shape[1] - 1)
-        last = opening.sort(1, descending=True).values.gather(1, place)
-        self.available &= (opening >= schedule.closed) | (opening >= last)
-        self.engine.close_all_but(self.available.any(0), self.images[:1])
+    def _logits(self, scores: Tensor) -> Tensor:
+        return self.engine.logits(scores if self.rows is not None else scores[0], self.images, self.rows)
 
     def _temperature(self) -> float:
         return self.schedule.hot * (self.schedule.cold / self.schedule.hot) ** self.done

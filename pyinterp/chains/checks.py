@@ -14,7 +14,7 @@ from pyinterp.errors import explain
 from pyinterp.models.graph import TracedModel, require_eval
 from pyinterp.models.sites import Site, find_sites
 
-STEPS = {"penalty": 300, "target": 500}
+STEPS = {"penalty": 300, "target": 700}
 
 
 @dataclass(frozen=True)

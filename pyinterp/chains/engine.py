@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from pyinterp.models.gating import GatedModel, gate_model
 from pyinterp.models.graph import TracedModel
+from pyinterp.models.pairs import depthwise_readers
 from pyinterp.models.shrink import Shrunk, live_units, shrink
 from pyinterp.models.sites import Site
 
@@ -29,6 +30,8 @@ class Engine:
         sizes: Units per site.
         is_unit: (units_total,) bool; False for layer gates.
         stored: (units_total,) bool, the units that are physically there.
+        leads: (units_total,) bool, the units that one depthwise filter alone reads: of no use without it.
+        cost: (units_total,) how many units open with this one: 0 for those that lead, 1 + those that lead here.
     """
 
     def __init__(
@@ -42,6 +45,12 @@ class Engine:
         self.device = weight.device
         kinds = [torch.full((site.units,), site.kind != "layer") for site in sites]
         self.is_unit = torch.cat(kinds).to(self.device)
+        readers = depthwise_readers(traced, sites).to(self.device)
+        self.leads = readers >= 0
+        self._last_reader = torch.where(self.leads, readers, torch.arange(len(readers), device=self.device))
+        while self.leads[self._last_reader].any():
+            self._last_reader = self._last_reader[self._last_reader]
+        self.cost = torch.bincount(self._last_reader, minlength=len(readers)).float()
         self._whole: GraphModule = _channels_last(self.gated.module)
         self._small: Shrunk | None = None
         self.stored = torch.ones_like(self.is_unit)
@@ -53,8 +62,10 @@ class Engine:
         """Logits (N, classes) in float32 for scores (units_total,), or (G, units_total) with group (N,)."""
         rows = list(scores.split(self.sizes, dim=-1))
         module = self._whole
+        if images.dim() == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
         if self._small is not None:
-            module = self._small.module
+            module, images = self._small.module, images.contiguous()
             rows = [row[..., units] for row, units in zip(rows, self._small.stored, strict=True)]
         with torch.autocast(
             self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
@@ -75,7 +86,6 @@ class Engine:
             before = self.logits(scores, probe)
         old = self._small
         self._small = shrink(self.gated, open_units.split(self.sizes))
-        _channels_last(self._small.module)
         with torch.no_grad():
             after = self.logits(scores, probe)
         allowed = (0.1 if self.autocast else 1e-3) * (1 + before.abs().max())
@@ -92,6 +102,10 @@ class Engine:
             site[units.to(self.device)] = True
         self.stored = torch.cat(there) & open_units
 
+    def tied(self, values: Tensor) -> Tensor:
+        """``values`` (..., units_total) where each unit that leads has its reader's."""
+        return values[..., self._last_reader]
+
     def reopen(self) -> None:
         """Bring all units back."""
         self._small = None
@@ -103,7 +117,7 @@ class Engine:
 
 
 def _channels_last(module: GraphModule) -> GraphModule:
-    """Keep conv weights in the memory format in which convolutions run fastest."""
+    """Keep conv weights in the memory format that is faster for whole networks; few channels are faster without."""
     for owner in module.modules():
         for name, value in owner._buffers.items():
             if value is not None and value.dim() == 4:

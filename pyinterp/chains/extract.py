@@ -17,10 +17,11 @@ from pyinterp.chains.engine import Engine
 from pyinterp.chains.evaluate import measure_fidelity
 from pyinterp.chains.objective import Keep, Objective, check_keep
 from pyinterp.chains.progress import Progress, Recorder
-from pyinterp.chains.recipes import Found, find_by_penalty, find_by_target
+from pyinterp.chains.recipes import find_by_penalty, find_by_target
 from pyinterp.models.gating import GatedModel, gate_model
 from pyinterp.models.graph import trace
 from pyinterp.models.images import load_images
+from pyinterp.models.shrink import live_units
 from pyinterp.models.sites import Site
 from pyinterp.models.zoo import LoadedModel
 
@@ -73,7 +74,8 @@ def extract_chain(
         temperature: T of the layer gates, without a target.
         threshold: tau in (0, 1), without a target.
         lr: Adam's step, without a target.
-        max_steps: At most this many optimisation steps; 300 without a target (the paper's), 500 with one.
+        max_steps: At most this many optimisation steps; 300 without a target (the paper's), 700 with one,
+                and up to half as many more while the bound is not met.
         keep: What is to be kept (`Objective`): None for all classes; a list of classes; one class for its logit; a
             callable on the logits.
         sites: Sites, or their names, to be gated; the others stay whole. All by default.
@@ -182,7 +184,8 @@ def _extract(
     counts = torch.tensor([len(tensor) for tensor in tensors], device=images.device)
     group = torch.arange(len(tensors), device=images.device).repeat_interleave(counts)
     objective = Objective(_answer(traced.module, images), keep)
-    engine = Engine(traced, sites, precision)
+    searched = sites if options.target is None else tuple(site for site in sites if site.kind != "layer")
+    engine = Engine(traced, searched, precision)
     recorder = Recorder(progress, options.steps)
     search = find_by_penalty if options.target is None else find_by_target
     found = search(engine, images.contiguous(), objective, group, options, recorder)
@@ -201,47 +204,35 @@ def _extract(
         interrupted=recorder.interrupted,
     )
     gated = gate_model(traced, sites)
-    return [
-        _chain(
-            template,
-            gated,
-            result,
-            recorder,
-            images[group == trial],
-            objective.take(group == trial),
-            fresh,
-            options,
-        )
-        for trial, result in enumerate(found)
-    ]
+    chains = []
+    for result in found:
+        mine = group == result.trial
+        values = dict(zip([site.name for site in searched], result.gates.split(engine.sizes), strict=True))
+        gates = [values.get(site.name, result.gates.new_ones(site.units)) for site in sites]
+        alive = live_units(gated, [row != 0 for row in gates])
+        gates = [row * units.to(row.device) for row, units in zip(gates, alive, strict=True)]
+        chain = replace(template, history=recorder.history(result.trial))
+        chains.append(_measured(chain, gated, gates, images[mine], objective.take(mine), fresh, options))
+    return chains
 
 
-def _chain(
-    template: Chain,
+def _measured(
+    chain: Chain,
     gated: GatedModel,
-    found: Found,
-    recorder: Recorder,
+    gates: list[Tensor],
     images: Tensor,
     objective: Objective,
     held_out: Tensor | None,
     options: Options,
 ) -> Chain:
     """Put what a search found into a chain, and measure it in full precision."""
-    rows = dict(
-        zip(
-            [site.name for site in template.sites],
-            found.gates.cpu().split([s.units for s in template.sites]),
-            strict=True,
-        )
-    )
-    units = [site.name for site in template.sites if site.kind != "layer"]
-    layers = [site.name for site in template.sites if site.kind == "layer"]
+    rows = {site.name: row.cpu().float() for site, row in zip(chain.sites, gates, strict=True)}
+    layers = {site.name for site in chain.sites if site.kind == "layer"}
     chain = replace(
-        template,
-        kept={name: rows[name] != 0 for name in units},
-        scores={name: rows[name].float() for name in units},
-        layer_gates={name: float(rows[name]) for name in layers},
-        history=recorder.history(found.trial),
+        chain,
+        kept={name: row != 0 for name, row in rows.items() if name not in layers},
+        scores={name: row for name, row in rows.items() if name not in layers},
+        layer_gates={name: float(rows[name]) for name in rows if name in layers},
     )
     gates = chain.gates(images)
     answer = _answer(lambda x: gated.module(x, None, *gates), images)
@@ -260,14 +251,14 @@ def _chain(
     )
     words = [
         message,
-        "The search was interrupted; this is the best chain until then." if template.interrupted else "",
+        "The search was interrupted; this is the best chain until then." if chain.interrupted else "",
     ]
     if chain.kept_count == 0:
         words.append("The chain is empty: no unit is kept. Lower sparsity_weight, or set target_kl.")
     small: Mapping[str, float] = {}
-    if not template.interrupted:
+    if not chain.interrupted:
         try:
-            small = compact_network(gated, gates, images, template.input_shape).info  # type: ignore[assignment]
+            small = compact_network(gated, gates, images, chain.input_shape).info  # type: ignore[assignment]
         except ValueError as error:
             words.append(str(error))
     return replace(
@@ -278,7 +269,7 @@ def _chain(
         bound_met=met,
         message=" ".join(word for word in words if word),
         baselines={}
-        if template.interrupted or not chain.kept_count
+        if chain.interrupted or not chain.kept_count
         else measure_baselines(chain, gated, images, seed=options.seed),
     )
 

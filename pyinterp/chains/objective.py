@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from pyinterp.errors import explain
 
+SOFTNESS = 0.1
 Keep = Sequence[int] | int | Callable[[Tensor], Tensor] | None
 
 
@@ -46,15 +48,17 @@ class Objective:
         return 0.5 * difference.square().flatten(1).mean(1)
 
     def shortfall(self, logits: Tensor) -> Tensor:
-        """(N,) by how much the full network's top class fails to lead: relu(wanted - lead), lead = logit - best other.
+        """(N,) by how much the full network's top class fails to lead: w softplus((wanted - lead) / w), w = 0.1.
 
-        The wanted lead is half the full network's own, at most 0.1; 0 everywhere if the answer is no distribution.
+        lead = logit - best other. The wanted lead is half the full network's own, at most 0.03. Smooth, so that images
+        that pull one class up and down at once are told apart instead of flipped in turn. 0 everywhere if the answer
+        is no distribution.
         """
         if not self._is_distribution or self._picked(logits).shape[1] < 2:
             return logits.new_zeros(len(logits))
         top = self.top
-        wanted = (0.5 * _lead(self._picked(self.logits), top)).clamp(max=0.1)
-        return (wanted - _lead(self._picked(logits), top)).relu()
+        wanted = (0.5 * _lead(self._picked(self.logits), top)).clamp(max=0.03)
+        return SOFTNESS * softplus((wanted - _lead(self._picked(logits), top)) / SOFTNESS)
 
     def agrees(self, logits: Tensor) -> Tensor:
         """(N,) bool: the same top class (among those kept) as the full network; true if there is no distribution."""

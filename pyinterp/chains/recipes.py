@@ -17,7 +17,7 @@ from pyinterp.chains.progress import Recorder
 from pyinterp.chains.search import Search
 from pyinterp.chains.tune import tune_scores
 
-REPAIR_MOVES, PRUNE_MOVES, TUNE_STEPS, ROUNDS = 24, 80, 60, 3
+PRUNE_MOVES, TUNE_STEPS, ROUNDS = 40, 60, 3
 
 
 @dataclass(frozen=True)
@@ -36,52 +36,58 @@ class Found:
 def find_by_penalty(
     engine: Engine, images: Tensor, objective: Objective, group: Tensor, options: Options, recorder: Recorder
 ) -> list[Found]:
-    """The paper's recipe; see `optimise_scores`. Units that nobody reads are taken out at the end."""
+    """The paper's recipe; see `optimise_scores`."""
     gates = optimise_scores(engine, images, objective, group, options, recorder)
-    return [Found(trial, row * engine.live(row > 0)) for trial, row in enumerate(gates)]
+    return [Found(trial, row) for trial, row in enumerate(gates)]
 
 
 def find_by_target(
     engine: Engine, images: Tensor, objective: Objective, group: Tensor, options: Options, recorder: Recorder
 ) -> list[Found]:
-    """Anneal all trials at once; then search in each, so that its bound holds with as few units as it takes."""
+    """Anneal all trials at once; then search in each, so that its bound holds with as few units as it takes.
+
+    Args:
+        engine: Of units alone; a layer goes with its last unit.
+        images, objective, group, options, recorder: Of the call.
+    """
     recorder.phase = "anneal"
-    schedule = Schedule(steps=options.steps)
     target = Target(options.target_kl, options.target_keep)
     scaled = options.mode == "scaled"
-    run = Anneal(engine, images, objective, group, target, schedule, scaled, options.seed)
+    run = Anneal(engine, images, objective, group, target, Schedule(options.steps), scaled, options.seed)
     annealed = run.run(recorder)
     found = []
-    for trial, (order, scores) in enumerate(zip(annealed.logits, annealed.scores, strict=True)):
+    for trial in range(len(annealed.met)):
         mine = group == trial
-        search = Search(engine, images[mine], objective.take(mine), scores, partial(recorder, trial=trial))
+        met = bool(annealed.met[trial])
+        order = annealed.logits[trial]
+        kept = annealed.best[trial] if met else order > 0
+        scores = annealed.best_scores[trial] if met else annealed.scores[trial]
+        report = partial(recorder, trial=trial)
+        search = Search(engine, images[mine], objective.take(mine), scores, report, options.seed)
         if options.target_kl is not None:
-            gates = _within_divergence(search, order, options.target_kl, scaled, recorder)
+            gates = _within_divergence(search, kept, order, options.target_kl, scaled, recorder)
         else:
-            gates = _within_size(search, order, options.target_keep or 1.0, scaled, recorder)
+            gates = _within_size(search, kept, order, options.target_keep or 1.0, scaled, recorder)
         found.append(Found(trial, gates))
     return found
 
 
 def _within_divergence(
-    search: Search, order: Tensor, bound: float, scaled: bool, recorder: Recorder
+    search: Search, kept: Tensor, order: Tensor, bound: float, scaled: bool, recorder: Recorder
 ) -> Tensor:
     """The smallest set of units found whose divergence is at most ``bound``, as gates."""
-    engine = search.engine
-    kept = engine.live(_always_open(engine, order > 0))
     try:
-        recorder.phase = "repair"
-        if scaled:
-            search.scores = tune_scores(search, kept, TUNE_STEPS)
-        kept = search.repair(kept, bound, REPAIR_MOVES)
-        if not search.value_whole(kept).meets(bound):
-            kept = search.grow(kept, order, bound)
-        recorder.phase = "prune"
-        for _ in range(ROUNDS if scaled else 1):
-            kept = search.prune(kept, bound, PRUNE_MOVES)
-            if scaled:
-                search.scores = tune_scores(search, kept, TUNE_STEPS)
-        kept = search.close_layers(kept, bound)
+        if not recorder.interrupted:
+            kept = search.engine.live(kept)
+            for _ in range(ROUNDS if scaled else 1):
+                if scaled:
+                    recorder.phase = "tune"
+                    search.scores = tune_scores(search, kept, TUNE_STEPS)
+                recorder.phase = "grow"
+                if not search.value_whole(kept).meets(bound):
+                    kept = search.grow(kept, order, bound)
+                recorder.phase = "prune"
+                kept = search.prune(kept, bound, PRUNE_MOVES)
     except KeyboardInterrupt:
         recorder.interrupted = True
     if not search.value_whole(kept).meets(bound):
@@ -89,19 +95,18 @@ def _within_divergence(
     return search.scores * kept
 
 
-def _within_size(search: Search, order: Tensor, share: float, scaled: bool, recorder: Recorder) -> Tensor:
-    """The units that the annealing opened most, as many as allowed, as gates."""
+def _within_size(
+    search: Search, kept: Tensor, order: Tensor, share: float, scaled: bool, recorder: Recorder
+) -> Tensor:
+    """The best units found of which no more than a share is open, as gates."""
     engine = search.engine
-    allowed = int(share * int(engine.is_unit.sum()))
-    ranked = order.masked_fill(~engine.is_unit, float("-inf")).topk(allowed).indices
-    kept = torch.zeros_like(engine.is_unit).index_fill(0, ranked, True) & (order > -20)
-    kept = engine.live(_always_open(engine, kept))
+    allowed = share * len(engine)
+    if int(kept.sum()) > allowed:
+        ranked = order.masked_fill(engine.leads, float("-inf")).argsort(descending=True)
+        first = ranked[engine.cost[ranked].cumsum(0) <= allowed]
+        kept = engine.tied(torch.zeros_like(kept).index_fill(0, first, True) & kept)
+    kept = engine.live(kept)
     if scaled and not recorder.interrupted:
         recorder.phase = "tune"
         search.scores = tune_scores(search, kept, ROUNDS * TUNE_STEPS)
     return search.scores * kept
-
-
-def _always_open(engine: Engine, kept: Tensor) -> Tensor:
-    """Layers stay while the units are chosen; a layer without units goes by itself."""
-    return kept | ~engine.is_unit

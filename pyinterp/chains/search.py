@@ -1,4 +1,4 @@
-"""The last search over open and closed units: put back what is missed most, then take out what is missed least.
+"""The last search over open and closed units: open what it takes to meet the bound, close what it does not take.
 
 Every move is judged by running the network with it, so what this returns meets the bound whenever it says so.
 """
@@ -14,7 +14,6 @@ from torch import Tensor
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
 
-POOL = 0.03
 TRIED_AT_ONCE = 16
 DRAWS = 2
 Report = Callable[[dict[str, Tensor]], None]
@@ -72,13 +71,14 @@ class Search:
 
         Bisection over how many of the closed units are opened; their scores become 1.
         """
-        self.engine.reopen()
+        engine = self.engine
+        engine.reopen()
         closed = order.masked_fill(kept, float("-inf")).argsort(descending=True)[: int((~kept).sum())]
         scores = self.scores
         few, many = 0, len(closed)
         while many - few > max(1, many // 20):
             middle = max(few + 1, int((max(few, 1) * many) ** 0.5))
-            trial = kept.index_fill(0, closed[:middle], True)
+            trial = engine.tied(kept.index_fill(0, closed[:middle], True))
             self.scores = torch.where(kept, scores, torch.ones_like(scores))
             if self.value(trial).meets(bound):
                 many = middle
@@ -87,15 +87,7 @@ class Search:
         self.scores = torch.where(kept, scores, torch.ones_like(scores))
         if many == len(closed):
             self.scores = torch.ones_like(scores)
-        return kept.index_fill(0, closed[:many], True)
-
-    def close_layers(self, kept: Tensor, bound: float) -> Tensor:
-        """Bypass each layer whose closing leaves the bound met; the units inside go with it."""
-        for layer in (~self.engine.is_unit & kept).nonzero().flatten():
-            trial = kept.index_fill(0, layer, False)
-            if self.value(trial).meets(bound):
-                kept = self.engine.live(trial)
-        return kept
+        return engine.tied(kept.index_fill(0, closed[:many], True))
 
     def slopes(self, kept: Tensor) -> tuple[Value, Tensor]:
         """The value, and d cost / d gate of every unit that is physically there."""
@@ -129,44 +121,6 @@ class Search:
         direction = 1 - 2 * kept.to(slope)
         return self._judge(logits.detach()), direction * slope.mean(0) + curvature.mean(0) / 2
 
-    def repair(self, kept: Tensor, bound: float, moves: int) -> Tensor:
-        """Open or close the units that lower the cost most, until the bound is met or no single unit helps.
-
-        The slopes name candidates; each is then tried on its own, and as many of the helpful ones as help together
-        are taken at once.
-        """
-        engine = self.engine
-        given_up = torch.zeros_like(kept)
-        for move in range(moves):
-            if move % 6 == 0:
-                self._pool(kept)
-            now, estimate = self.flip_costs(kept)
-            if now.meets(bound):
-                break
-            movable = engine.stored & engine.is_unit & ~given_up
-            count = min(2 * TRIED_AT_ONCE, int(movable.sum()))
-            if not count:
-                break
-            tried = estimate.masked_fill(~movable, float("inf")).topk(count, largest=False).indices
-            flips = kept.repeat(len(tried), 1)
-            flips.scatter_(1, tried[:, None], ~kept[tried][:, None])
-            costs = torch.tensor([value.cost for value in self._values(flips)])
-            ranked = tried[costs.argsort().to(tried.device)][: int((costs < now.cost).sum())]
-            count = len(ranked)
-            while count:
-                trial = kept.clone()
-                trial[ranked[:count]] = ~kept[ranked[:count]]
-                after = self.value(trial)
-                if after.cost < now.cost and (count == 1 or after.cost <= float(costs.min())):
-                    break
-                count //= 2
-            if not count:
-                given_up[tried] = True
-                continue
-            kept = trial
-            self.tell(after, kept)
-        return kept
-
     def prune(self, kept: Tensor, bound: float, moves: int) -> Tensor:
         """Close units, the least missed first, as long as the bound is met."""
         engine = self.engine
@@ -176,7 +130,7 @@ class Search:
         batch, spared = 16, torch.zeros_like(kept)
         for _ in range(moves):
             _, estimate = self.flip_costs(kept)
-            missed = estimate.masked_fill(~kept | spared | ~engine.is_unit, float("inf"))
+            missed = (estimate / engine.cost).masked_fill(~kept | spared | engine.leads, float("inf"))
             left = int(torch.isfinite(missed).sum())
             if not left:
                 break
@@ -220,15 +174,6 @@ class Search:
             logits = self.engine.logits(rows * self.scores, images, group)
         return [self._judge(part) for part in logits.split(count)]
 
-    def _pool(self, kept: Tensor) -> None:
-        """Make the open units, and the closed ones that would help most, physically there; the others not."""
-        engine = self.engine
-        engine.reopen()
-        _, estimate = self.flip_costs(kept)
-        helpful = estimate.masked_fill(kept | ~engine.is_unit, float("inf"))
-        chosen = helpful.topk(int(POOL * len(kept)) + 1, largest=False).indices
-        engine.close_all_but(kept.index_fill(0, chosen, True) | ~engine.is_unit, self.images[:1])
-
     def _judge(self, logits: Tensor) -> Value:
         divergence = self.objective.divergence(logits)
         cost = divergence + self.objective.shortfall(logits)
@@ -237,7 +182,7 @@ class Search:
 
     def tell(self, value: Value, kept: Tensor) -> None:
         """Report a step."""
-        share = (kept & self.engine.is_unit).sum() / self.engine.is_unit.sum()
+        share = kept.sum() / len(kept)
         numbers = {"kl": value.divergence, "agreement": value.agreement, "loss": value.cost}
         measures = {name: torch.tensor(number) for name, number in numbers.items()}
         self.report(measures | {"kept": share.float().cpu()})

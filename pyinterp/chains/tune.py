@@ -19,7 +19,7 @@ def tune_scores(search: Search, kept: Tensor, steps: int) -> Tensor:
         steps: Optimisation steps.
 
     Returns:
-        (units_total,) positive scores, the best seen; layer gates stay 1.
+        (units_total,) positive scores, the best seen.
     """
     engine = search.engine
     engine.reopen()
@@ -36,6 +36,6 @@ def tune_scores(search: Search, kept: Tensor, steps: int) -> Tensor:
             best, lowest = scores, value.cost
         search.tell(value, kept)
         if step < steps:
-            log = log + walk.step(gradient * kept * engine.is_unit) * kept
+            log = log + walk.step(gradient * kept) * kept
     search.scores = best
     return best

@@ -168,7 +168,7 @@ def with_nan() -> nn.Module:
         (lambda: planted().train(), pictures, {}, r"model.eval\(\)"),
         (with_nan, pictures, {}, "conv1.weight"),
         (one_class, pictures, {}, "two classes"),
-        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 4)).eval(), pictures, {}, "gate"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(432, 4)).eval(), pictures, {}, "hidden units"),
         (planted, pictures, {"threshold": 1.5}, r"threshold in \(0, 1\)"),
         (planted, pictures, {"sparsity_weight": -1.0}, "sparsity_weight >= 0"),
         (planted, pictures, {"target_kl": 0.0}, "target_kl > 0"),
