@@ -6,13 +6,14 @@ export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 BUILD_INPUTS := setup.py pyproject.toml $(wildcard tools/*.py csrc/*.* csrc/*/*.*)
 
-.NOTPARALLEL:
-.PHONY: demo test bench lint types cpp install-check pytest browser clean
+.PHONY: demo test bench lint types cpp install-check reference pytest browser clean
 
 demo: $(VENV)/.demo  ## explain a pretrained network on real photographs, write demo/report.html
 	$(PY) -m pyinterp demo --out demo
 
-test: lint types cpp install-check browser pytest  ## everything CI runs
+# Two at a time: pytest takes about as long as all that comes after it. Each says what it has to say when it is done.
+test: $(VENV)/.dev browser  ## everything CI runs
+	$(MAKE) -j2 --output-sync=target lint types pytest cpp install-check reference
 
 bench: $(VENV)/.dev  ## throughput, each number beside its bound
 	$(PY) -m pytest benchmarks -q
@@ -32,9 +33,14 @@ cpp: $(VENV)/.dev  ## C++ tests under ASan and UBSan; every .cu through nvcc, wh
 install-check: $(VENV)/.dev  ## the promises of the README's install section, in fresh environments
 	tools/check_install.sh $(PY)
 
-pytest: $(VENV)/.dev  ## the Python tests; those of the ops once more without the compiled library
-	$(PY) -m pytest -q --without-kernels tests/ops
+# The tensors of the tests are small: more threads would wait for each other. Tests of threads set their own number.
+pytest reference: export OMP_NUM_THREADS = 1
+
+pytest: $(VENV)/.dev  ## the Python tests
 	$(PY) -m pytest
+
+reference: $(VENV)/.dev  ## the tests of the ops without the compiled library
+	$(PY) -m pytest -q --without-kernels tests/ops
 
 browser:  ## the tests of the report take screenshots; without a browser they are skipped and say so
 	tools/get_browser.sh
