@@ -34,9 +34,10 @@ class Schedule:
         noise: Largest c; it grows from 0 between the shares ``noise_from`` and ``noise_to`` of the run. Early noise
             keeps many more units open.
         weight, gain: First weight of the size penalty, and how fast its logarithm follows the bound.
-        aim: Part of the bound that the soft gates aim at while the top class of an image is another; a sub-network
-            that only just meets the bound tends to give all images of a class one answer, and no single unit brings
-            their differences back. Where all top classes agree, the aim moves to the bound itself.
+        aim, aim_most: Part of the bound that the soft gates aim at: ``aim`` while the top class of an image is another,
+            since a sub-network that only just meets the bound tends to give all images of a class one answer, and no
+            single unit brings their differences back; up to ``aim_most`` while all top classes agree. The rest of the
+            bound is for the rounding.
         window: Steps whose median measure does the steering, so that one wild step does not turn it.
         judge_from: From this share of the run on, the rounded gates are judged at every step: they steer the weight,
             and the best ones are remembered.
@@ -62,6 +63,7 @@ class Schedule:
     weight: float = 0.003
     gain: float = 0.1
     aim: float = 0.5
+    aim_most: float = 0.75
     window: int = 7
     judge_from: float = 0.7
     strictness: float = 0.3
@@ -149,7 +151,7 @@ class Anneal:
         self.best = torch.zeros_like(self.available)
         self.best_scores = torch.ones_like(self.a)
         self.best_merit = torch.full_like(self.weight, math.inf)
-        self.done = 0.0
+        self.done, self.late = 0.0, False
         self.generator = torch.Generator().manual_seed(seed)
 
     def run(self, recorder: Recorder) -> Annealed:
@@ -159,6 +161,7 @@ class Anneal:
             for step in range(1, steps + steps // 2 + 1):
                 if step > steps and torch.isfinite(self.best_merit).all():
                     break
+                self.late = step > steps
                 self.done = min(1.0, step / steps)
                 recorder(self._step())
                 if step % self.schedule.look == 0:
@@ -206,7 +209,9 @@ class Anneal:
         self.measured = [*self.measured, torch.stack([off, share, agreement])][-schedule.window :]
         off, share, agreement = torch.stack(self.measured).median(0).values
         if self.target.kl is not None:
-            self.aim = (self.aim * torch.where(agreement == 1, 1.01, 0.99)).clamp(schedule.aim, 1)
+            self.aim = (self.aim * torch.where(agreement == 1, 1.01, 0.99)).clamp(
+                schedule.aim, schedule.aim_most
+            )
             aim = self.aim * self.target.kl
             miss = (aim - off) / aim
         else:
@@ -228,6 +233,8 @@ class Anneal:
         else:
             fits, merit = share <= (self.target.keep or 1.0), off + 1 - agreement
         better = fits & (merit < self.best_merit)
+        if self.late:  # a trial that has what it needs waits for the others as if it were alone
+            better &= torch.isinf(self.best_merit)
         self.best = torch.where(better, rounded, self.best)
         self.best_scores = torch.where(better, stretch, self.best_scores)
         self.best_merit = torch.where(better, merit, self.best_merit)

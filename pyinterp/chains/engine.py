@@ -71,6 +71,8 @@ class Engine:
             self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
         ):
             logits: Tensor = module(images, group, *rows)
+        if scores.requires_grad and not logits.requires_grad:  # no gate is left: the slopes are 0
+            logits = logits + 0 * scores.sum()
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
     def close_all_but(self, open_units: Tensor, probe: Tensor) -> None:

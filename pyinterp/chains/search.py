@@ -92,8 +92,7 @@ class Search:
     def slopes(self, kept: Tensor) -> tuple[Value, Tensor]:
         """The value, and d cost / d gate of every unit that is physically there."""
         gates = kept.to(self.scores.dtype).requires_grad_()
-        # The sum keeps the slope defined (0) where no gate is left and every image gets the same answer.
-        logits = self.engine.logits(gates * self.scores, self.images) + 0 * gates.sum()
+        logits = self.engine.logits(gates * self.scores, self.images)
         cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).mean()
         (gradient,) = torch.autograd.grad(cost, gates)
         return self._judge(logits.detach()), gradient
@@ -108,7 +107,6 @@ class Search:
         count = len(self.images)
         gates = kept.to(self.scores.dtype).expand(count, -1).clone().requires_grad_()
         logits = self.engine.logits(gates * self.scores, self.images, torch.arange(count, device=kept.device))
-        logits = logits + 0 * gates.sum()
         cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).sum()
         (slope,) = torch.autograd.grad(cost, gates, retain_graph=True)
         curvature = torch.zeros_like(slope)
