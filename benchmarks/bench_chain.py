@@ -1,0 +1,143 @@
+"""The annealed search of `extract_chain` against a plain eager loop that multiplies by gates in forward hooks.
+
+python -m pytest benchmarks/bench_chain.py            (CHAIN_STEPS=700 for the whole recipe; 300 steps by default)
+
+Default network, 10 images. The search runs all its steps; the eager loop, whose steps all cost the same, runs one after
+every CHAIN_STEPS / 15 steps of the search, so that a busy machine troubles both alike. Compared are the search's total
+and the eager loop's median times the number of steps. Some steps of the search ask the network twice (once soft, once
+rounded), and the checks and rebuilds of the shrinking network are in its time; the eager step is the bare minimum.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor, nn
+
+from benchmarks import harness
+from benchmarks.study_chain import crop_set, environment
+from pyinterp.chains.anneal import Anneal, Schedule, Target
+from pyinterp.chains.engine import Engine
+from pyinterp.chains.objective import Objective
+from pyinterp.chains.progress import Recorder
+from pyinterp.models import LoadedModel, load, sites, trace
+
+STEPS = int(os.environ.get("CHAIN_STEPS", "300"))
+SAMPLES, BOUND = 15, 0.1
+FORMATS = {"eager": torch.contiguous_format, "eager_channels_last": torch.channels_last}
+
+
+class Hooked:
+    """A network whose BatchNorm outputs are multiplied, before the activation, by sigmoid(a); Adam on a."""
+
+    def __init__(
+        self, model: nn.Module, images: Tensor, objective: Objective, form: torch.memory_format
+    ) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False).to(memory_format=form)
+        self.images, self.objective = images.contiguous(memory_format=form), objective
+        norms = [module for module in self.model.modules() if isinstance(module, nn.BatchNorm2d)]
+        self.a = torch.full((sum(norm.num_features for norm in norms),), 2.0, requires_grad=True)
+        self.adam = torch.optim.Adam([self.a], lr=0.1)
+        self.sizes = [norm.num_features for norm in norms]
+        self.gates: tuple[Tensor, ...] = ()
+        for index, norm in enumerate(norms):
+            identity = norm.get_submodule("drop")  # timm runs it between the norm and the activation
+            identity.register_forward_hook(self._multiply(index))
+
+    def _multiply(self, index: int) -> Callable[..., Tensor]:
+        return lambda _module, _inputs, output: output * self.gates[index][:, None, None]
+
+    def logits(self, scores: Tensor) -> Tensor:
+        self.gates = scores.split(self.sizes)
+        return self.model(self.images)
+
+    def step(self) -> None:
+        gates = self.a.sigmoid()
+        loss = self.objective.divergence(self.logits(gates)).mean() + 0.003 * gates.sum()
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+
+
+class Meanwhile(Recorder):
+    """Times the search, and every now and then an eager step, outside the search's time."""
+
+    def __init__(self, eager: dict[str, Hooked]) -> None:
+        super().__init__(False, STEPS)
+        self.eager, self.steps, self.search = eager, 0, 0.0
+        self.seconds: dict[str, list[float]] = {name: [] for name in eager}
+        self.last = time.perf_counter()
+
+    def __call__(self, measures: dict[str, Tensor], trial: int | None = None) -> None:
+        self.search += time.perf_counter() - self.last
+        self.steps += 1
+        if self.steps % max(1, STEPS // SAMPLES) == 0:
+            for name, loop in self.eager.items():
+                start = time.perf_counter()
+                loop.step()
+                self.seconds[name].append(time.perf_counter() - start)
+        self.last = time.perf_counter()
+
+
+def compare(loaded: LoadedModel, images: Tensor) -> tuple[dict[str, Any], harness.Step]:
+    """Run the search and the eager loops; return what was measured, and a step on the whole network."""
+    with torch.no_grad():
+        objective = Objective(loaded.model(images))
+    filters = [site for site in sites(loaded.model) if site.kind != "layer"]
+    engine = Engine(trace(loaded.model, images[:1]), filters)
+    eager = {name: Hooked(loaded.model, images, objective, form) for name, form in FORMATS.items()}
+    scores = (1 - 0.1 * torch.rand(len(engine), generator=torch.Generator().manual_seed(0))).requires_grad_()
+
+    def step(logits: Callable[[Tensor], Tensor]) -> harness.Step:
+        return lambda: torch.autograd.grad(objective.divergence(logits(scores)).mean(), scores)
+
+    whole = {name: step(loop.logits) for name, loop in eager.items()}
+    whole["pyinterp"] = step(lambda gates: engine.logits(gates, images))
+    for name in eager:
+        harness.validate(whole["pyinterp"], whole[name])
+        eager[name].step()
+    first = harness.race(whole, turns=4)
+    group = torch.zeros(len(images), dtype=torch.int64)
+    search = Anneal(engine, images, objective, group, Target(kl=BOUND), Schedule(STEPS), scaled=False, seed=0)
+    clock = Meanwhile(eager)
+    found = search.run(clock)
+    stored = float(engine.stored.float().mean())
+    engine.reopen()
+    per_step = {name: median(times) for name, times in clock.seconds.items()}
+    with torch.no_grad():
+        answer = eager["eager"].logits(found.best[0].float())
+    return {
+        "images": len(images),
+        "steps": clock.steps,
+        "search_seconds": round(clock.search, 2),
+        "search_seconds_per_step": round(clock.search / clock.steps, 4),
+        "eager_seconds_per_step": {name: round(value, 4) for name, value in per_step.items()},
+        "eager_steps_timed": len(clock.seconds["eager"]),
+        "faster_than": {n: round(value * clock.steps / clock.search, 3) for n, value in per_step.items()},
+        "whole_network_milliseconds": {name: round(value, 2) for name, value in first.items()},
+        "bound_met": bool(found.met[0]),
+        "kept_percent": round(100 * float(found.best[0].float().mean()), 3),
+        "kl_in_eager": round(float(objective.divergence(answer).mean()), 4),
+        "agreement_in_eager": float(objective.agrees(answer).float().mean()),
+        "stored_percent_at_end": round(100 * stored, 2),
+    }, whole["pyinterp"]
+
+
+def test_chain(benchmark: BenchmarkFixture) -> None:
+    loaded = load("default")
+    row, step = compare(loaded, crop_set(loaded, {"chelsea": 5, "coffee": 5}, seed=0))
+    report = {"suite": "chain", **environment(), "how": " ".join(__doc__.split("\n\n")[2].split()), **row}
+    path = harness.RESULTS / f"{report['date']}-chain.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print("\nchain: search faster than " + ", ".join(f"{n} {r:.2f}x" for n, r in row["faster_than"].items()))
+    benchmark.extra_info.update(row)
+    benchmark.pedantic(step, rounds=5, warmup_rounds=1)

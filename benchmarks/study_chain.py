@@ -1,0 +1,158 @@
+"""Chains of the default network over many random sets of images: is the bound met, and how large are they?
+
+python benchmarks/study_chain.py --sets 12 --mode exact --out benchmarks/results/study.json
+python benchmarks/study_chain.py --default --out benchmarks/results/default.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyinterp import Chain, extract_chain
+from pyinterp._extension import build_info
+from pyinterp.chains import BASELINES, attribution, sufficiency_curve
+from pyinterp.chains.evaluate import measure_fidelity
+from pyinterp.models import LoadedModel, crops, load, load_images, photographs
+
+GROWTH = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
+MOST_PHOTOGRAPHS, MOST_IMAGES, FRESH_CROPS = 4, 20, 5
+
+
+def environment() -> dict[str, Any]:
+    """When and on what: date, threads, instruction set, build and torch."""
+    return {
+        "date": datetime.date.today().isoformat(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "build": build_info(),
+    }
+
+
+def crop_set(loaded: LoadedModel, counts: dict[str, int], seed: int) -> Tensor:
+    """(N, 3, H, W) preprocessed crops, ``counts[name]`` of each photograph."""
+    shown, size = photographs(), loaded.input_shape[-1]
+    pictures = [crop for name, n in counts.items() for crop in crops(shown[name], n, size=size, seed=seed)]
+    return load_images(pictures, loaded.preprocess).tensor
+
+
+def draw(generator: torch.Generator) -> dict[str, int]:
+    """How many crops of which photographs: 1 to 4 photographs, at most 20 images, every total as likely."""
+    names = list(photographs())
+    some = int(torch.randint(1, MOST_PHOTOGRAPHS + 1, (1,), generator=generator))
+    total = int(torch.randint(some, MOST_IMAGES + 1, (1,), generator=generator))
+    chosen = torch.randperm(len(names), generator=generator)[:some].tolist()
+    return {names[i]: total // some + (place < total % some) for place, i in enumerate(chosen)}
+
+
+def measure(
+    loaded: LoadedModel, images: Tensor, fresh: Tensor, options: dict[str, Any]
+) -> tuple[Chain, dict[str, Any]]:
+    """Extract one chain; return it and what is worth knowing about it."""
+    start = time.perf_counter()
+    chain = extract_chain(loaded, images, held_out=fresh, progress=False, **options)
+    seconds = time.perf_counter() - start
+    best = min(chain.baselines, key=lambda name: chain.baselines[name]["kl"], default="")
+    return chain, {
+        "mode": chain.mode,
+        "images": len(images),
+        "classes": len({prediction.full_class for prediction in chain.predictions}),
+        "kept_percent": round(100 * chain.kept_fraction, 3),
+        "kl": chain.fidelity["images"]["kl"],
+        "agreement": chain.fidelity["images"]["agreement"],
+        "bound_met": chain.bound_met,
+        "seconds": round(seconds, 1),
+        "steps": len(chain.history["step"]),
+        "held_out_kl": chain.fidelity["held_out"]["kl"],
+        "held_out_agreement": chain.fidelity["held_out"]["agreement"],
+        "best_baseline": best,
+        "best_baseline_kl": chain.baselines[best]["kl"] if best else None,
+        "message": chain.message,
+    }
+
+
+def trade_off(chain: Chain, loaded: LoadedModel, images: Tensor) -> dict[str, list[list[float]]]:
+    """[percent of the units, KL]: of parts of the chain, and of each baseline from the chain's size on upwards.
+
+    A baseline of share t keeps kept + t * (units - kept) units of each site, and all layers for t > 0.
+    """
+    curve = sufficiency_curve(chain, loaded.model, images)
+    points = {
+        "chain": [[100 * r * chain.kept_fraction, kl] for r, kl in zip(curve.ratios, curve.kl, strict=True)]
+    }
+    gated, kept = chain.bind(loaded.model), [int((gate != 0).sum()) for gate in chain.gates()]
+    generator = torch.Generator().manual_seed(0)
+    for name in BASELINES:
+        if name == "random":
+            worth = [torch.rand(site.units, generator=generator) for site in chain.sites]
+        else:  # ranked once for all sizes: some baselines are slow
+            worth = getattr(attribution, name)(gated, *([] if name == "magnitude" else [images]))
+        ranked = [row.nan_to_num(nan=-1.0).argsort(descending=True) for row in worth]
+        points[name] = []
+        for share in GROWTH:
+            masks, units = [], 0
+            for site, row, k in zip(chain.sites, ranked, kept, strict=True):
+                layer = site.kind == "layer"
+                count = 1 if layer and share else k + round(share * (site.units - k))
+                masks.append(torch.zeros(len(row)).index_fill(0, row[:count], 1))
+                units += 0 if layer else count
+            kl = measure_fidelity(gated, masks, images)["kl"]
+            points[name].append([100 * units / chain.unit_count, kl])
+    return points
+
+
+def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Bounds met, and quantiles (least, quartiles, most) over the sets."""
+
+    def quantiles(key: str) -> list[float]:
+        values = torch.tensor([float(row[key]) for row in rows], dtype=torch.float64)
+        places = torch.linspace(0, 1, 5, dtype=torch.float64)
+        return [round(value, 4) for value in values.quantile(places).tolist()]
+
+    better = [row["best_baseline_kl"] is not None and row["kl"] < row["best_baseline_kl"] for row in rows]
+    keys = ("kept_percent", "kl", "held_out_kl", "held_out_agreement", "seconds")
+    met = f"{sum(row['bound_met'] is True for row in rows)} of {len(rows)}"
+    beaten = f"{sum(better)} of {len(rows)}"
+    return {"bound_met": met, "beats_all_baselines": beaten, **{key: quantiles(key) for key in keys}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--default", action="store_true", help="the demo's images, both modes, with curves")
+    parser.add_argument("--sets", type=int, default=12, help="random sets of images")
+    parser.add_argument("--mode", choices=("exact", "scaled"), default="exact")
+    parser.add_argument("--target-kl", type=float, default=0.1)
+    parser.add_argument("--max-steps", type=int, help="as in extract_chain")
+    parser.add_argument("--seed", type=int, default=0, help="of the sets")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    asked.out.parent.mkdir(parents=True, exist_ok=True)
+    loaded, rows = load("default"), []
+    generator = torch.Generator().manual_seed(asked.seed)
+    demo = {"chelsea": 5, "coffee": 5}
+    jobs = [(demo, "exact"), (demo, "scaled")] if asked.default else [({}, asked.mode)] * asked.sets
+    for index, (fixed, mode) in enumerate(jobs):
+        counts, seed = (fixed, 0) if fixed else (draw(generator), 2 * (1000 * asked.seed + index) + 2)
+        images = crop_set(loaded, counts, seed)
+        fresh = crop_set(loaded, dict.fromkeys(counts, FRESH_CROPS), seed + 1)
+        options = {"target_kl": asked.target_kl, "mode": mode, "max_steps": asked.max_steps}
+        chain, row = measure(loaded, images, fresh, options)
+        curves = {"curves": trade_off(chain, loaded, images)} if asked.default else {}
+        rows.append({"crops": counts, "seed": seed, **row, **curves})
+        print(json.dumps({"crops": counts, **row}), flush=True)
+        report = {"suite": "study_chain", **environment(), "options": options, "summary": summarise(rows)}
+        asked.out.write_text(json.dumps({**report, "sets": rows}, indent=1) + "\n")
+    print(json.dumps(summarise(rows)))
+
+
+if __name__ == "__main__":
+    main()
