@@ -1,19 +1,29 @@
-"""The documents tell the truth: their Python runs, and the commands, targets, extras and files they name exist."""
+"""The documents tell the truth: their Python runs, and the commands, targets, extras, files and names exist."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import click
 import pytest
+import torch
 import typer
+from torch import nn
 
+import pyinterp
+import pyinterp.chains.visual  # which nothing else imports
+from pyinterp import chains, models
+from pyinterp.chains import attribution, recipes
+from pyinterp.chains.checks import STEPS
 from pyinterp.cli import app
+from pyinterp.models.photographs import crops
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/chains.md")
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -28,14 +38,55 @@ def commands() -> list[list[str]]:
     return [words for line in lines if (words := shlex.split(line, comments=True))]
 
 
+def run(snippets: list[str], document: str, namespace: dict[str, object]) -> None:
+    for number, snippet in enumerate(snippets):
+        exec(compile(snippet, f"{document}, python block {number + 1}", "exec"), namespace)
+
+
+def take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run every part of a search and its measurement, but briefly: the snippets are to run, not to find much."""
+    monkeypatch.setitem(STEPS, "target", 4)
+    monkeypatch.setattr(recipes, "PRUNE_MOVES", 1)
+    monkeypatch.setattr(recipes, "TUNE_STEPS", 4)
+    monkeypatch.setattr(attribution, "CDRP_STEPS", 1)
+    monkeypatch.setattr(attribution, "PATH_STEPS", 1)
+
+
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block after block in one namespace, as a reader would paste them, in an empty folder."""
+    """Block after block in one namespace, as a reader would paste them, in an empty folder; but few steps and crops."""
     snippets = blocks("README.md", "python")
     assert snippets
+    take_few_steps(monkeypatch)
+    monkeypatch.setattr(models, "crops", lambda photo, count, **options: crops(photo, 1, **options))
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "readme"}
-    for number, snippet in enumerate(snippets):
-        exec(compile(snippet, f"README.md, python block {number + 1}", "exec"), namespace)
+    run(snippets, "README.md", namespace)
+
+
+def test_the_python_of_the_document_on_chains_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the `model` and the batches it assumes: small ones."""
+    snippets = blocks("docs/chains.md", "python")
+    assert snippets
+    take_few_steps(monkeypatch)
+    filters = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, stride=2), nn.ReLU()]
+    model = nn.Sequential(*filters, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
+    model[-1].weight.data *= 100  # or no unit at all would do: images of noise look alike
+    namespace: dict[str, object] = {"__name__": "document", "model": model}
+    run(
+        snippets,
+        "docs/chains.md",
+        namespace | {n: torch.randn(4, 3, 12, 12) for n in ("images", "fresh", "other")},
+    )
+
+
+def test_the_questions_name_what_exists_and_all_that_is_public() -> None:
+    table = (ROOT / "README.md").read_text().partition("| question | function |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"`pyinterp\.([\w.]+)`", table))
+    for name in named - {f"Chain.{field.name}" for field in fields(pyinterp.Chain)}:
+        assert attrgetter(name)(pyinterp)
+    public = {f"models.{name}" for name in models.__all__}
+    public |= {name if hasattr(pyinterp, name) else f"chains.{name}" for name in chains.__all__}
+    assert public - named == set()
 
 
 def check_make(words: list[str]) -> None:
@@ -84,7 +135,8 @@ def test_the_commands_exist(words: list[str]) -> None:
 def test_the_links_lead_to_files() -> None:
     for document in DOCUMENTS:
         for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / document).read_text()):
-            assert target.startswith("https://") or (ROOT / target).exists(), f"{document}: {target}"
+            file = (ROOT / document).parent / target
+            assert target.startswith("https://") or file.exists(), f"{document}: {target}"
 
 
 def test_the_make_targets_of_the_text_exist() -> None:
