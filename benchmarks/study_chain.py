@@ -60,20 +60,21 @@ def measure(
     """Extract one chain; return it and what is worth knowing about it."""
     start = time.perf_counter()
     chain = extract_chain(loaded, images, held_out=fresh, progress=False, **options)
-    seconds = time.perf_counter() - start
+    seconds = round(time.perf_counter() - start, 1)
+    mine, fresh_ones = chain.fidelity["images"], chain.fidelity["held_out"]
     best = min(chain.baselines, key=lambda name: chain.baselines[name]["kl"], default="")
     return chain, {
         "mode": chain.mode,
         "images": len(images),
         "classes": len({prediction.full_class for prediction in chain.predictions}),
         "kept_percent": round(100 * chain.kept_fraction, 3),
-        "kl": chain.fidelity["images"]["kl"],
-        "agreement": chain.fidelity["images"]["agreement"],
+        "kl": mine["kl"],
+        "agreement": mine["agreement"],
         "bound_met": chain.bound_met,
-        "seconds": round(seconds, 1),
+        "seconds": seconds,
         "steps": len(chain.history["step"]),
-        "held_out_kl": chain.fidelity["held_out"]["kl"],
-        "held_out_agreement": chain.fidelity["held_out"]["agreement"],
+        "held_out_kl": fresh_ones["kl"],
+        "held_out_agreement": fresh_ones["agreement"],
         "best_baseline": best,
         "best_baseline_kl": chain.baselines[best]["kl"] if best else None,
         "message": chain.message,
@@ -86,9 +87,8 @@ def trade_off(chain: Chain, loaded: LoadedModel, images: Tensor) -> dict[str, li
     A baseline of share t keeps kept + t * (units - kept) units of each site, and all layers for t > 0.
     """
     curve = sufficiency_curve(chain, loaded.model, images)
-    points = {
-        "chain": [[100 * r * chain.kept_fraction, kl] for r, kl in zip(curve.ratios, curve.kl, strict=True)]
-    }
+    size = 100 * chain.kept_fraction
+    points = {"chain": [[r * size, kl] for r, kl in zip(curve.ratios, curve.kl, strict=True)]}
     gated, kept = chain.bind(loaded.model), [int((gate != 0).sum()) for gate in chain.gates()]
     generator = torch.Generator().manual_seed(0)
     for name in BASELINES:
@@ -105,8 +105,8 @@ def trade_off(chain: Chain, loaded: LoadedModel, images: Tensor) -> dict[str, li
                 count = 1 if layer and share else k + round(share * (site.units - k))
                 masks.append(torch.zeros(len(row)).index_fill(0, row[:count], 1))
                 units += 0 if layer else count
-            kl = measure_fidelity(gated, masks, images)["kl"]
-            points[name].append([100 * units / chain.unit_count, kl])
+            size, kl = 100 * units / chain.unit_count, measure_fidelity(gated, masks, images)["kl"]
+            points[name].append([size, kl])
     return points
 
 
@@ -114,14 +114,13 @@ def summarise(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Bounds met, and quantiles (least, quartiles, most) over the sets."""
 
     def quantiles(key: str) -> list[float]:
-        values = torch.tensor([float(row[key]) for row in rows], dtype=torch.float64)
-        places = torch.linspace(0, 1, 5, dtype=torch.float64)
-        return [round(value, 4) for value in values.quantile(places).tolist()]
+        values = torch.tensor([float(row[key]) for row in rows])
+        return [round(value, 4) for value in values.quantile(torch.linspace(0, 1, 5)).tolist()]
 
-    better = [row["best_baseline_kl"] is not None and row["kl"] < row["best_baseline_kl"] for row in rows]
     keys = ("kept_percent", "kl", "held_out_kl", "held_out_agreement", "seconds")
     met = f"{sum(row['bound_met'] is True for row in rows)} of {len(rows)}"
-    beaten = f"{sum(better)} of {len(rows)}"
+    better = sum(row["kl"] < row["best_baseline_kl"] for row in rows if row["best_baseline"])
+    beaten = f"{better} of {len(rows)}"
     return {"bound_met": met, "beats_all_baselines": beaten, **{key: quantiles(key) for key in keys}}
 
 
@@ -136,8 +135,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    loaded, rows = load("default"), []
-    generator = torch.Generator().manual_seed(asked.seed)
+    loaded, rows, generator = load("default"), [], torch.Generator().manual_seed(asked.seed)
     demo = {"chelsea": 5, "coffee": 5}
     jobs = [(demo, "exact"), (demo, "scaled")] if asked.default else [({}, asked.mode)] * asked.sets
     for index, (fixed, mode) in enumerate(jobs):
@@ -146,11 +144,13 @@ def main() -> None:
         fresh = crop_set(loaded, dict.fromkeys(counts, FRESH_CROPS), seed + 1)
         options = {"target_kl": asked.target_kl, "mode": mode, "max_steps": asked.max_steps}
         chain, row = measure(loaded, images, fresh, options)
-        curves = {"curves": trade_off(chain, loaded, images)} if asked.default else {}
-        rows.append({"crops": counts, "seed": seed, **row, **curves})
-        print(json.dumps({"crops": counts, **row}), flush=True)
-        report = {"suite": "study_chain", **environment(), "options": options, "summary": summarise(rows)}
-        asked.out.write_text(json.dumps({**report, "sets": rows}, indent=1) + "\n")
+        rows.append({"crops": counts, "seed": seed, **row})
+        print(json.dumps(rows[-1]), flush=True)
+        if asked.default:
+            rows[-1]["percent_and_kl"] = trade_off(chain, loaded, images)
+        described = {"suite": "study_chain", **environment(), "target_kl": asked.target_kl}
+        report = {**described, "max_steps": asked.max_steps, "summary": summarise(rows), "sets": rows}
+        asked.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(summarise(rows)))
 
 
