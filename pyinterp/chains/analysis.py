@@ -133,6 +133,8 @@ def minimality(chain: Chain, model: nn.Module, images: Tensor) -> dict[str, Tens
     network, sizes = shrink(gated, [row != 0 for row in gates]), [len(row) for row in gates]
     row = torch.cat(gates)
     units = (attribution.unit_flags(chain.sites).to(row.device) & (row != 0)).nonzero().flatten()
+    if not len(units):
+        return {name: torch.full_like(scores, float("nan")) for name, scores in chain.scores.items()}
     objective = Objective(answers(gated.traced.module, images))
     own = objective.divergence(answers(lambda x: network(x, None, *gates), images)).mean()
     result = torch.full_like(row, float("nan"))

@@ -25,7 +25,7 @@ class Schedule:
     a unit that depends on a value between open and closed is found out before it is rounded.
 
     Attributes:
-        steps: Optimisation steps; half as many more follow, without a size penalty, while the bound is not met.
+        steps: Optimisation steps; half as many more follow while the bound was never met.
         lr, betas: Of Adam on the logits a.
         scale_lr: Of Adam on the logarithms of the scores (scaled mode).
         clip: A trial's gradient is cut to this times its usual norm, so that one wild step does not slow the next ones.

@@ -249,18 +249,25 @@ def _measured(
         float(objective.agrees(answer).float().mean()),
         chain.kept_fraction,
     )
-    words = [
-        message,
-        "The search was interrupted; this is the best chain until then." if chain.interrupted else "",
-    ]
+    words = [message]
     if chain.kept_count == 0:
         words.append("The chain is empty: no unit is kept. Lower sparsity_weight, or set target_kl.")
+    if options.target_kl is not None and chain.kept_fraction > 0.9:
+        words.append(
+            "Hardly anything was removed: the search found nothing smaller in its steps. Raise max_steps."
+        )
     small: Mapping[str, float] = {}
-    if not chain.interrupted:
+    baselines: Mapping[str, dict[str, float]] = {}
+    if not chain.interrupted and chain.kept_count:
         try:
             small = compact_network(gated, gates, images, chain.input_shape).info  # type: ignore[assignment]
+            baselines = measure_baselines(chain, gated, images, seed=options.seed)
         except ValueError as error:
             words.append(str(error))
+        except KeyboardInterrupt:
+            chain = replace(chain, interrupted=True)
+    if chain.interrupted:
+        words.append("The run was interrupted; this is the best chain until then.")
     return replace(
         chain,
         compact_info=small,
@@ -268,9 +275,7 @@ def _measured(
         predictions=predictions,
         bound_met=met,
         message=" ".join(word for word in words if word),
-        baselines={}
-        if chain.interrupted or not chain.kept_count
-        else measure_baselines(chain, gated, images, seed=options.seed),
+        baselines=baselines,
     )
 
 

@@ -108,5 +108,8 @@ def _within_size(
     kept = engine.live(kept)
     if scaled and not recorder.interrupted:
         recorder.phase = "tune"
-        search.scores = tune_scores(search, kept, ROUNDS * TUNE_STEPS)
+        try:
+            search.scores = tune_scores(search, kept, ROUNDS * TUNE_STEPS)
+        except KeyboardInterrupt:
+            recorder.interrupted = True
     return search.scores * kept

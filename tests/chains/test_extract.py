@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -197,3 +199,19 @@ def test_infinite_logits_are_named() -> None:
     net.head.weight.data.mul_(1e38)
     with pytest.raises(ValueError, match="finite"):
         extract_chain(net, pictures() * 1e3, progress=False)
+
+
+def test_ctrl_c_while_the_scores_are_tuned_keeps_the_chain() -> None:
+    def stop(measures: Mapping[str, Any]) -> None:
+        if measures["phase"] == "tune":
+            raise KeyboardInterrupt
+
+    chain = extract_chain(planted(0.1), pictures(), target_keep=0.4, max_steps=20, progress=stop)
+    assert chain.interrupted and "interrupted" in chain.message
+    assert 0 < chain.kept_fraction <= 0.4
+
+
+def test_few_steps_say_that_nothing_was_removed() -> None:
+    chain = extract_chain(planted(0.3), pictures(), target_kl=1e-6, max_steps=1, progress=False)
+    assert chain.bound_met and chain.kept_fraction > 0.9
+    assert "max_steps" in chain.summary()
