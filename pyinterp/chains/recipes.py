@@ -17,7 +17,7 @@ from pyinterp.chains.progress import Recorder
 from pyinterp.chains.search import Search
 from pyinterp.chains.tune import tune_scores
 
-PRUNE_MOVES, TUNE_STEPS, ROUNDS = 12, 60, 2
+PRUNE_MOVES, TUNE_STEPS, ROUNDS = 24, 60, 2
 
 
 @dataclass(frozen=True)
