@@ -27,7 +27,7 @@ types: $(VENV)/.dev
 
 cpp: $(VENV)/.dev  ## C++ tests under ASan and UBSan; every .cu through nvcc, where there is one
 	cmake -S . -B build/cpp -G Ninja -DPython3_EXECUTABLE=$(abspath $(PY))
-	cmake --build build/cpp
+	MAKEFLAGS= cmake --build build/cpp  # ninja would look for the job server of make
 	ctest --test-dir build/cpp --output-on-failure
 
 install-check: $(VENV)/.dev  ## the promises of the README's install section, in fresh environments
