@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pyinterp.chains.chain import Mode
 from pyinterp.errors import explain
 from pyinterp.models.graph import TracedModel, require_eval
+from pyinterp.models.images import Preprocessor, load_images
 from pyinterp.models.sites import Site, find_sites
 
 STEPS = {"penalty": 300, "target": 700}
@@ -125,15 +126,16 @@ def check_model(model: Any) -> None:
         raise ValueError(explain("extract_chain", "finite weights", got, "Load the weights again."))
 
 
-def check_images(images: Tensor, model: nn.Module) -> Tensor:
-    """The images in the model's dtype; raise unless they are on the model's device."""
+def read_images(images: Any, preprocess: Preprocessor | None, model: nn.Module) -> Tensor:
+    """(N, C, H, W) in the model's dtype, on its device; raise for a batch that is on another one."""
     weight = next(model.parameters())
-    if images.device != weight.device:
+    batch = load_images(images, preprocess).tensor
+    if isinstance(images, Tensor) and batch.device != weight.device:
         fix = f"Move one of them: images.to({str(weight.device)!r})."
         raise ValueError(
-            explain("extract_chain", f"images on the model's device, {weight.device}", images.device, fix)
+            explain("extract_chain", f"images on the model's device, {weight.device}", batch.device, fix)
         )
-    return images.to(weight.dtype)
+    return batch.to(weight.device, weight.dtype)
 
 
 def choose_sites(traced: TracedModel, wanted: Sequence[Site | str] | None) -> tuple[Site, ...]:

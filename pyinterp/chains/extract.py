@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyinterp.chains.baselines import measure_baselines
 from pyinterp.chains.chain import Chain, Mode, Prediction, describe, digest
-from pyinterp.chains.checks import Options, check_images, check_model, check_options, choose_sites
+from pyinterp.chains.checks import Options, check_model, check_options, choose_sites, read_images
 from pyinterp.chains.compact import compact_network
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.evaluate import measure_fidelity
@@ -20,7 +20,6 @@ from pyinterp.chains.progress import Progress, Recorder
 from pyinterp.chains.recipes import find_by_penalty, find_by_target
 from pyinterp.models.gating import GatedModel, gate_model
 from pyinterp.models.graph import trace
-from pyinterp.models.images import load_images
 from pyinterp.models.shrink import live_units
 from pyinterp.models.sites import Site
 from pyinterp.models.zoo import LoadedModel
@@ -164,8 +163,8 @@ def _extract(
         else (model, None, type(model).__name__)
     )
     check_model(network)
-    tensors = [check_images(load_images(batch, preprocess).tensor, network) for batch in batches]
-    fresh = None if held_out is None else check_images(load_images(held_out, preprocess).tensor, network)
+    tensors = [read_images(batch, preprocess, network) for batch in batches]
+    fresh = None if held_out is None else read_images(held_out, preprocess, network)
     if not tensors:
         raise ValueError(
             "extract_chains: expected at least one batch of images, got none. Pass a list of batches."
