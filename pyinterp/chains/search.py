@@ -140,28 +140,38 @@ class Search:
                     break
                 batch //= 2
             else:
-                single, after = self._best_single(kept, missed, bound, spared)
-                if single is None:
+                some, after = self._best_singles(kept, missed, bound, spared)
+                if some is None:
                     continue
-                smaller = single
+                smaller = some
             kept = engine.live(smaller)
             batch = min(64, batch * 2)
             self.tell(after, kept)
         return kept
 
-    def _best_single(
+    def _best_singles(
         self, kept: Tensor, missed: Tensor, bound: float, spared: Tensor
     ) -> tuple[Tensor | None, Value]:
-        """Close the one unit, of the few that look least missed, which really is; spare those that break the bound."""
+        """Try the units that look least missed one by one; close as many of the dispensable as may go together.
+
+        Units that the bound does not allow to close are spared from now on.
+        """
         few = missed.topk(min(TRIED_AT_ONCE, int(torch.isfinite(missed).sum())), largest=False).indices
-        rows = kept.repeat(len(few), 1).scatter(1, few[:, None], False)
-        values = self._values(rows)
+        values = self._values(kept.repeat(len(few), 1).scatter(1, few[:, None], False))
         allowed = [i for i, value in enumerate(values) if value.meets(bound)]
         spared[few[[i for i in range(len(few)) if i not in allowed]]] = True
         if not allowed:
             return None, values[0]
-        best = min(allowed, key=lambda i: values[i].cost)
-        return rows[best], values[best]
+        allowed.sort(key=lambda i: values[i].cost)
+        while True:
+            smaller = kept.index_fill(0, few[allowed], False)
+            after = self.value(smaller)
+            if after.meets(bound):
+                return smaller, after
+            if len(allowed) == 1:
+                spared[few[allowed]] = True
+                return None, after
+            allowed = allowed[: len(allowed) // 2]
 
     def _values(self, rows: Tensor) -> list[Value]:
         """Measure several sub-networks (R, units_total) in one batch."""
