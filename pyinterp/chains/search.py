@@ -157,7 +157,7 @@ class Search:
         Units that the bound does not allow to close are spared from now on.
         """
         few = missed.topk(min(TRIED_AT_ONCE, int(torch.isfinite(missed).sum())), largest=False).indices
-        values = self._values(kept.repeat(len(few), 1).scatter(1, few[:, None], False))
+        values = [self.value(kept.index_fill(0, unit, False)) for unit in few]
         allowed = [i for i, value in enumerate(values) if value.meets(bound)]
         spared[few[[i for i in range(len(few)) if i not in allowed]]] = True
         if not allowed:
@@ -172,15 +172,6 @@ class Search:
                 spared[few[allowed]] = True
                 return None, after
             allowed = allowed[: len(allowed) // 2]
-
-    def _values(self, rows: Tensor) -> list[Value]:
-        """Measure several sub-networks (R, units_total) in one batch."""
-        count = len(self.images)
-        images = self.images.repeat(len(rows), *[1] * (self.images.dim() - 1))
-        group = torch.arange(len(rows), device=images.device).repeat_interleave(count)
-        with torch.no_grad():
-            logits = self.engine.logits(rows * self.scores, images, group)
-        return [self._judge(part) for part in logits.split(count)]
 
     def _judge(self, logits: Tensor) -> Value:
         divergence = self.objective.divergence(logits)
