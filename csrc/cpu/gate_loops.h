@@ -108,6 +108,65 @@ PYI_HD void backward_across(
   }
 }
 
+// Fewer channels than lanes, side by side: `rows` rows of n form one run of numbers, whose tables repeat after n vectors.
+template <class Op, class T>
+struct Narrow {
+  using Scalar = typename Lanes<T>::Scalar;
+  using V = typename Lanes<T>::V;
+  static constexpr int kWidth = Lanes<T>::kWidth;
+
+  int64_t n, period;
+  Scalar tables[Op::kTables][kWidth * kWidth];
+  Scalar sums[kWidth * kWidth] = {};
+
+  PYI_HD Narrow(int64_t channels, const Scalar* const* given) : n(channels), period(channels * kWidth) {
+    for (int k = 0; k < Op::kTables; ++k) {
+      for (int64_t i = 0; i < period + kWidth; ++i) {  // the last vector of a run may start anywhere
+        tables[k][i] = given[k][i % n];
+      }
+    }
+  }
+
+  // Calls f(first number, its place in the tables, how many are new) for each vector of `count` >= kWidth numbers.
+  template <class F>
+  PYI_HD void for_vectors(int64_t count, const F& f) {
+    int64_t place = 0;
+    for (int64_t i = 0; i + kWidth <= count; i += kWidth) {
+      f(i, place, kWidth);
+      place = place + kWidth < period ? place + kWidth : 0;
+    }
+    if (count % kWidth) {
+      f(count - kWidth, (count - kWidth) % period, count % kWidth);
+    }
+  }
+
+  PYI_HD void load_tables(int64_t place, V* c) {
+    for (int k = 0; k < Op::kTables; ++k) {
+      c[k] = load(tables[k] + place);
+    }
+  }
+
+  PYI_HD void forward(const T* x, T* y, int64_t count) {
+    for_vectors(count, [&](int64_t at, int64_t place, int64_t) {
+      V c[Op::kTables];
+      load_tables(place, c);
+      store(y + at, Op::forward(load(x + at), c));
+    });
+  }
+
+  PYI_HD void backward(const T* dy, const T* x, T* dx, int64_t count, Scalar* partial) {
+    for_vectors(count, [&](int64_t at, int64_t place, int64_t fresh) {
+      V c[Op::kTables];
+      load_tables(place, c);
+      const V term = backward_at<Op>(dy, x, dx, at, c);
+      store(sums + place, load(sums + place) + keep_last(term, fresh));
+    });
+    for (int64_t i = 0; i < period + kWidth; ++i) {
+      partial[i % n] += sums[i];
+    }
+  }
+};
+
 // The place of one tile in a pass.
 template <class T>
 struct Tile {
@@ -129,6 +188,14 @@ struct Tile {
     tables[1] = p.tables[1] + first_channel;
     tables[2] = p.tables[2] + first_channel;
   }
+
+  // Numbers of the tile, where it has no inner size.
+  PYI_HD int64_t numbers() const { return (last_row - first_row) * columns; }
+
+  PYI_HD bool is_narrow(const Pass<T>& p) const {
+    constexpr int kWidth = Lanes<T>::kWidth;
+    return p.site.inner == 1 && columns < kWidth && columns == p.site.channels && numbers() >= kWidth;
+  }
 };
 
 constexpr int64_t kRowsAtOnce = 4;  // rows that share one load of the tables and of the sum
@@ -140,6 +207,11 @@ void forward_tiles(const Pass<T>& p, int64_t begin, int64_t end) {
   const int64_t inner = p.site.inner, stride = p.site.channels * inner;
   for (int64_t index = begin; index < end; ++index) {
     const Tile<T> t(p, index);
+    if (t.is_narrow(p)) {
+      Narrow<Op, T> run(t.columns, t.tables);
+      run.forward(p.x + t.first_row * stride, p.out + t.first_row * stride, t.numbers());
+      continue;
+    }
     const bool across = inner == 1 && t.columns >= kWidth;
     for (int64_t row = t.first_row; row < t.last_row; row += across ? kRowsAtOnce : 1) {
       const int64_t start = row * stride + t.first_channel * inner;
@@ -173,6 +245,12 @@ void backward_tiles(const Pass<T>& p, int64_t begin, int64_t end) {
     const Tile<T> t(p, index);
     for (int64_t channel = 0; channel < t.columns; ++channel) {
       t.partial[channel] = 0;
+    }
+    if (t.is_narrow(p)) {
+      Narrow<Op, T> run(t.columns, t.tables);
+      const int64_t start = t.first_row * stride;
+      run.backward(p.dy + start, p.x + start, p.out ? p.out + start : nullptr, t.numbers(), t.partial);
+      continue;
     }
     const bool across = inner == 1 && t.columns >= kWidth;
     for (int64_t row = t.first_row; row < t.last_row; row += across ? kRowsAtOnce : 1) {
