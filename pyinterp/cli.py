@@ -206,11 +206,14 @@ def _find(
 
 
 def _report(found: Chain, loaded: LoadedModel, batch: ImageSet, out: Path) -> Path:
-    from pyinterp.chains.visual import measure_flow
+    from pyinterp.chains import measure_flow, sufficiency_curve
     from pyinterp.report import write_report
 
-    flow = measure_flow(loaded.model, found, batch)
-    return write_report([found, flow], out / "report.html", images=batch, classes=loaded.classes)
+    results: list[Any] = [found, measure_flow(loaded.model, found, batch)]
+    if found.kept_count and not found.interrupted:
+        device = next(loaded.model.parameters()).device
+        results.append(sufficiency_curve(found, loaded.model, batch.tensor.to(device)))
+    return write_report(results, out / "report.html", images=batch, classes=loaded.classes)
 
 
 def _make(folder: Path) -> None:

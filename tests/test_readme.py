@@ -46,7 +46,7 @@ def run(snippets: list[str], document: str, namespace: dict[str, object]) -> Non
 def take_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run every part of a search and its measurement, but briefly: the snippets are to run, not to find much."""
     monkeypatch.setitem(STEPS, "target", 4)
-    monkeypatch.setattr(recipes, "PRUNE_MOVES", 1)
+    monkeypatch.setattr(recipes, "PRUNE_TRIALS", 1)
     monkeypatch.setattr(recipes, "TUNE_STEPS", 4)
     monkeypatch.setattr(attribution, "CDRP_STEPS", 1)
     monkeypatch.setattr(attribution, "PATH_STEPS", 1)

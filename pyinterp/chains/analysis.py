@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.chains import attribution
+from pyinterp.chains.curve import SufficiencyCurve
 from pyinterp.chains.evaluate import (
     BATCH,
     Fidelity,
@@ -29,23 +29,6 @@ if TYPE_CHECKING:
     from pyinterp.chains.chain import Chain
 
 RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-
-
-@dataclass(frozen=True)
-class SufficiencyCurve:
-    """Fidelity of a chain's strongest units alone.
-
-    Attributes:
-        ratios: Shares of the chain's units, ascending.
-        kl: Mean divergence from the full network at each share.
-        agreement: Share of images with the full network's top class.
-        area: Mean agreement over the shares: the area under the curve (trapezoids), divided by its width.
-    """
-
-    ratios: tuple[float, ...]
-    kl: tuple[float, ...]
-    agreement: tuple[float, ...]
-    area: float
 
 
 def sufficiency_curve(

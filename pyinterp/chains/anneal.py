@@ -30,9 +30,10 @@ class Schedule:
         scale_lr: Of Adam on the logarithms of the scores (scaled mode).
         clip: A trial's gradient is cut to this times its usual norm, so that one wild step does not slow the next ones.
         start: First value of a.
-        hot, cold: First and last temperature T; geometric in between.
+        hot, warm, cold: Temperature T at the start, at the share ``warm_at`` of the run, and at its end; geometric in
+            between. What is found is found while it is hot; the rest of the run makes it hard.
         noise: Largest c; it grows from 0 between the shares ``noise_from`` and ``noise_to`` of the run. Early noise
-            keeps many more units open.
+            keeps many more units open. Every image has its own, so that one step sees many draws.
         weight, gain: First weight of the size penalty, and how fast its logarithm follows the bound.
         aim, aim_most: Part of the bound that the soft gates aim at: ``aim`` while the top class of an image is another,
             since a sub-network that only just meets the bound tends to give all images of a class one answer, and no
@@ -49,25 +50,27 @@ class Schedule:
         look: Steps between two looks at what is closed for good.
     """
 
-    steps: int = 700
+    steps: int = 560
     lr: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
     scale_lr: float = 0.02
     clip: float = 2.0
     start: float = 2.0
     hot: float = 1.0
+    warm: float = 0.25
     cold: float = 0.1
+    warm_at: float = 0.7
     noise: float = 0.5
-    noise_from: float = 0.55
-    noise_to: float = 0.8
+    noise_from: float = 0.68
+    noise_to: float = 0.85
     weight: float = 0.003
     gain: float = 0.1
     aim: float = 0.5
     aim_most: float = 0.75
     window: int = 7
-    judge_from: float = 0.7
+    judge_from: float = 0.78
     strictness: float = 0.3
-    strict_from: float = 0.45
+    strict_from: float = 0.56
     strictest: float = 10.0
     limit: float = 8.0
     closed: float = 0.01
@@ -113,11 +116,12 @@ class Anneal:
         engine: The gated network, units only; it gets smaller on the way.
         images: (N, ...) of all trials.
         objective: On the same images.
-        group: (N,) int64, the trial of each image, 0..G-1.
+        group: (N,) int64, ascending, the trial of each image, 0..G-1.
         target: What to aim at.
         schedule: The recipe's numbers.
         scaled: Learn a positive score per open unit, too.
-        seed: Of the gates' noise; all trials see the same noise, so that a trial does not depend on its neighbours.
+        seed: Of the gates' noise; it is the same for the i-th image of every trial, so that a trial does not depend on
+            its neighbours.
     """
 
     def __init__(
@@ -136,6 +140,9 @@ class Anneal:
         trials = int(group.max()) + 1
         self.counts = torch.bincount(group, minlength=trials)
         self.rows = group if trials > 1 else None
+        self.each = torch.arange(len(images), device=images.device)
+        self.sizes = self.counts.tolist()
+        self.place = torch.cat([self.each[:size] for size in self.sizes])
         wide = torch.promote_types(images.dtype, torch.float32)
         self.a = torch.full((trials, len(engine)), schedule.start, device=images.device, dtype=wide)
         self.log_scores = torch.zeros_like(self.a)
@@ -151,8 +158,7 @@ class Anneal:
         self.best = torch.zeros_like(self.available)
         self.best_scores = torch.ones_like(self.a)
         self.best_merit = torch.full_like(self.weight, math.inf)
-        self.done, self.late = 0.0, False
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed, self.taken, self.done, self.late = seed, 0, 0.0, False
 
     def run(self, recorder: Recorder) -> Annealed:
         """All steps; after Ctrl-C, where it stood (``recorder.interrupted``)."""
@@ -162,7 +168,7 @@ class Anneal:
                 if step > steps and torch.isfinite(self.best_merit).all():
                     break
                 self.late = step > steps
-                self.done = min(1.0, step / steps)
+                self.taken, self.done = step, min(1.0, step / steps)
                 recorder(self._step())
                 if step % self.schedule.look == 0:
                     self._close()
@@ -175,22 +181,24 @@ class Anneal:
     def _step(self) -> dict[str, Tensor]:
         schedule, engine = self.schedule, self.engine
         temperature = self._temperature()
-        gates = (self.a / temperature + self._noise()).sigmoid_() * self.available
-        gates = torch.where(engine.leads, self.available, gates)
-        stretch = self.log_scores.exp()
-        scores = (gates * stretch).requires_grad_()
-        logits = self._logits(scores)
+        mine = self.group
+        available, stretch = self.available[mine], self.log_scores.exp()
+        gates = (self.a[mine] / temperature + self._noise()).sigmoid_() * available
+        gates = torch.where(engine.leads, available, gates)
+        scores = (gates * stretch[mine]).requires_grad_()
+        logits = engine.logits(scores, self.images, self.each)
         divergence = self.objective.divergence(logits)
         cost = divergence + self.strictness * self.objective.shortfall(logits)
-        (gradient,) = torch.autograd.grad((cost / self.counts[self.group]).sum(), scores)
+        (gradient,) = torch.autograd.grad((cost / self.counts[mine]).sum(), scores)
         with torch.no_grad():
-            gradient = self._clipped(gradient)
+            price = self.weight[mine] * engine.cost / self.counts[mine, None]
+            slope = (gradient * stretch[mine] + price) * gates * (1 - gates) / temperature
             movable = self.available & ~engine.leads
-            slope = (gradient * stretch + self.weight * engine.cost) * gates * (1 - gates) / temperature
-            self.a += self.walk.step(slope) * movable
+            self.a += self.walk.step(self._clipped(self._added(slope))) * movable
             self.a.clamp_(-schedule.limit * temperature, schedule.limit * temperature)
             if self.scaled:
-                self.log_scores += self.stretch.step(gradient * scores) * self.available
+                self.log_scores += self.stretch.step(self._added(gradient * scores)) * self.available
+            gates = self._added(gates) / self.counts[:, None]
             agrees = self.objective.agrees(logits)
             off, share = self._per_trial(divergence), (gates * engine.cost).sum(1, keepdim=True) / len(engine)
             if self.done < schedule.judge_from:
@@ -266,21 +274,31 @@ class Anneal:
         self.usual_norm = 0.95 * usual + 0.05 * allowed
         return gradient * (allowed / norm)
 
-    def _noise(self) -> Tensor:
+    def _noise(self) -> Tensor | float:
+        """(N, units_total) logistic noise, a draw for each image."""
         schedule = self.schedule
         ramp = (self.done - schedule.noise_from) / (schedule.noise_to - schedule.noise_from)
-        draw = torch.rand(len(self.engine), generator=self.generator, dtype=torch.float64).clamp_(
-            1e-6, 1 - 1e-6
-        )
-        return schedule.noise * min(1.0, max(0.0, ramp)) * draw.logit().to(self.a)
+        if ramp <= 0:
+            return 0.0
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.taken)
+        draws = torch.rand(int(self.counts.max()), len(self.engine), generator=generator, dtype=torch.float64)
+        noise = schedule.noise * min(1.0, ramp) * draws.clamp_(1e-6, 1 - 1e-6).logit_()
+        return noise.to(self.a)[self.place]
 
     def _logits(self, scores: Tensor) -> Tensor:
         return self.engine.logits(scores if self.rows is not None else scores[0], self.images, self.rows)
 
     def _temperature(self) -> float:
-        return self.schedule.hot * (self.schedule.cold / self.schedule.hot) ** self.done
+        schedule = self.schedule
+        if self.done < schedule.warm_at:
+            return schedule.hot * (schedule.warm / schedule.hot) ** (self.done / schedule.warm_at)
+        late = (self.done - schedule.warm_at) / (1 - schedule.warm_at)
+        return schedule.warm * (schedule.cold / schedule.warm) ** late
+
+    def _added(self, values: Tensor) -> Tensor:
+        """(G, ...) sums over each trial's images of (N, ...)."""
+        return torch.stack([part.sum(0) for part in values.split(self.sizes)])
 
     def _per_trial(self, values: Tensor) -> Tensor:
         """(G, 1) means of (N,) values."""
-        sums = torch.zeros(len(self.counts), device=values.device, dtype=values.dtype)
-        return (sums.index_add_(0, self.group, values.detach()) / self.counts)[:, None]
+        return (self._added(values.detach()) / self.counts)[:, None]

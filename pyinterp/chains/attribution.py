@@ -11,7 +11,7 @@ from torch.fx import Interpreter, Node
 
 from pyinterp.chains.evaluate import gate_dtype
 from pyinterp.models.dataflow import ACTIVATIONS, only_user
-from pyinterp.models.gating import GatedModel, gate_model
+from pyinterp.models.gating import GatedModel, channels_last, gate_model
 from pyinterp.models.graph import op_of
 from pyinterp.models.sites import Site
 
@@ -175,7 +175,7 @@ def _batches(gated: GatedModel, images: Tensor) -> Iterator[tuple[Tensor, Tensor
     if not gated.fused:
         gated = gate_model(gated.traced, gated.sites, fused=True)
     sizes = [site.units for site in gated.sites]
-    for part in images.split(BATCH):
+    for part in channels_last(images).split(BATCH):
         group = torch.arange(len(part), device=images.device)
 
         def run(rows: Tensor, part: Tensor = part, group: Tensor = group) -> Tensor:

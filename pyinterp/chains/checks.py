@@ -15,7 +15,7 @@ from pyinterp.models.graph import TracedModel, require_eval
 from pyinterp.models.images import Preprocessor, load_images
 from pyinterp.models.sites import Site, find_sites
 
-STEPS = {"penalty": 300, "target": 700}
+STEPS = {"penalty": 300, "target": 560}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from pyinterp.models.gating import GatedModel, gate_model
+from pyinterp.models.gating import GatedModel, channels_last, gate_model, store_channels_last
 from pyinterp.models.graph import TracedModel
 from pyinterp.models.pairs import depthwise_readers
 from pyinterp.models.shrink import Shrunk, live_units, shrink
@@ -51,7 +51,7 @@ class Engine:
         while self.leads[self._last_reader].any():
             self._last_reader = self._last_reader[self._last_reader]
         self.cost = torch.bincount(self._last_reader, minlength=len(readers)).float()
-        self._whole: GraphModule = _channels_last(self.gated.module)
+        self._whole: GraphModule = self.gated.module
         self._small: Shrunk | None = None
         self.stored = torch.ones_like(self.is_unit)
 
@@ -62,10 +62,9 @@ class Engine:
         """Logits (N, classes) in float32 for scores (units_total,), or (G, units_total) with group (N,)."""
         rows = list(scores.split(self.sizes, dim=-1))
         module = self._whole
-        if images.dim() == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        images = channels_last(images)
         if self._small is not None:
-            module, images = self._small.module, images.contiguous()
+            module = self._small.module
             rows = [row[..., units] for row, units in zip(rows, self._small.stored, strict=True)]
         with torch.autocast(
             self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
@@ -88,6 +87,7 @@ class Engine:
             before = self.logits(scores, probe)
         old = self._small
         self._small = shrink(self.gated, open_units.split(self.sizes))
+        store_channels_last(self._small.module)
         with torch.no_grad():
             after = self.logits(scores, probe)
         allowed = (0.1 if self.autocast else 1e-3) * (1 + before.abs().max())
@@ -116,12 +116,3 @@ class Engine:
     def live(self, kept: Tensor) -> Tensor:
         """``kept`` (units_total,) bool without units that no kept unit reads or that nothing reaches; same function."""
         return torch.cat(live_units(self.gated, kept.split(self.sizes))).to(self.device)
-
-
-def _channels_last(module: GraphModule) -> GraphModule:
-    """Keep conv weights in the memory format that is faster for whole networks; few channels are faster without."""
-    for owner in module.modules():
-        for name, value in owner._buffers.items():
-            if value is not None and value.dim() == 4:
-                owner._buffers[name] = value.contiguous(memory_format=torch.channels_last)
-    return module

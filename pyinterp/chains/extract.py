@@ -73,7 +73,7 @@ def extract_chain(
         temperature: T of the layer gates, without a target.
         threshold: tau in (0, 1), without a target.
         lr: Adam's step, without a target.
-        max_steps: At most this many optimisation steps; 300 without a target (the paper's), 700 with one,
+        max_steps: At most this many optimisation steps; 300 without a target (the paper's), 560 with one,
                 and up to half as many more while the bound is not met.
         keep: What is to be kept (`Objective`): None for all classes; a list of classes; one class for its logit; a
             callable on the logits.

@@ -47,18 +47,22 @@ class Objective:
         difference = self._value(logits) - self._value(self.logits)
         return 0.5 * difference.square().flatten(1).mean(1)
 
+    def leads(self, logits: Tensor) -> Tensor:
+        """(N,) logit of the full network's top class - best other, among those kept; 0 if there is no distribution."""
+        if not self._compares:
+            return 0 * logits.sum(1)
+        return _lead(self._picked(logits), self.top)
+
     def shortfall(self, logits: Tensor) -> Tensor:
         """(N,) by how much the full network's top class fails to lead: w softplus((wanted - lead) / w), w = 0.1.
 
-        lead = logit - best other. The wanted lead is half the full network's own, at most 0.03. Smooth, so that images
-        that pull one class up and down at once are told apart instead of flipped in turn. 0 everywhere if the answer
-        is no distribution.
+        The wanted lead is half the full network's own, at most 0.03. Smooth, so that images that pull one class up and
+        down at once are told apart instead of flipped in turn. 0 everywhere if the answer is no distribution.
         """
-        if not self._is_distribution or self._picked(logits).shape[1] < 2:
+        if not self._compares:
             return logits.new_zeros(len(logits))
-        top = self.top
-        wanted = (0.5 * _lead(self._picked(self.logits), top)).clamp(max=0.03)
-        return SOFTNESS * softplus((wanted - _lead(self._picked(logits), top)) / SOFTNESS)
+        wanted = (0.5 * self.leads(self.logits)).clamp(max=0.03)
+        return SOFTNESS * softplus((wanted - self.leads(logits)) / SOFTNESS)
 
     def agrees(self, logits: Tensor) -> Tensor:
         """(N,) bool: the same top class (among those kept) as the full network; true if there is no distribution."""
@@ -74,6 +78,11 @@ class Objective:
     @property
     def _is_distribution(self) -> bool:
         return self.keep is None or isinstance(self.keep, (list, tuple, range))
+
+    @property
+    def _compares(self) -> bool:
+        """Whether there are two or more classes to compare."""
+        return self._is_distribution and self._picked(self.logits).shape[1] > 1
 
     def _picked(self, logits: Tensor) -> Tensor:
         return logits if self.keep is None else logits[:, list(self.keep)]  # type: ignore[arg-type]

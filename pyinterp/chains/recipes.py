@@ -17,7 +17,7 @@ from pyinterp.chains.progress import Recorder
 from pyinterp.chains.search import Search
 from pyinterp.chains.tune import tune_scores
 
-PRUNE_MOVES, TUNE_STEPS, ROUNDS = 24, 60, 2
+PRUNE_TRIALS, TUNE_STEPS, ROUNDS = 200, 60, 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _within_divergence(
                 if not search.value_whole(kept).meets(bound):
                     kept = search.grow(kept, order, bound)
                 recorder.phase = "prune"
-                kept = search.prune(kept, bound, PRUNE_MOVES)
+                kept = search.prune(kept, bound, PRUNE_TRIALS)
     except KeyboardInterrupt:
         recorder.interrupted = True
     if not search.value_whole(kept).meets(bound):

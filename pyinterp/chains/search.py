@@ -14,7 +14,7 @@ from torch import Tensor
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
 
-TRIED_AT_ONCE = 16
+FIRST_BATCH, LARGEST_BATCH, SINGLES, SAFE_LEAD = 16, 64, 16, 0.05
 DRAWS = 2
 Report = Callable[[dict[str, Tensor]], None]
 
@@ -97,17 +97,23 @@ class Search:
         (gradient,) = torch.autograd.grad(cost, gates)
         return self._judge(logits.detach()), gradient
 
-    def flip_costs(self, kept: Tensor) -> tuple[Value, Tensor]:
-        """The value, and an estimate of the change of cost when one unit is flipped, (units_total,).
+    def flip_costs(self, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What closing an open unit, or opening a closed one, is expected to change.
 
-        Second order in the unit's gate, like Optimal Brain Damage (LeCun et al., 1990): +-g + h / 2, with g the slope
-        and h the Gauss-Newton curvature E_x E_{c ~ q(x)} [(d log q_c(x) / d gate)^2], by `DRAWS` draws of c per image.
-        A slope alone misleads: opening a unit is a large step.
+        The cost to second order in the unit's gate, like Optimal Brain Damage (LeCun et al., 1990): +-g + h / 2, with
+        g the slope and h the Gauss-Newton curvature E_x E_{c ~ q(x)} [(d log q_c(x) / d gate)^2], by `DRAWS` draws of
+        c per image. A slope alone misleads: opening a unit is a large step.
+
+        Returns:
+            (units_total,) change of the mean cost; (N,) lead of the full network's top class on each image now;
+            (N, units_total) its change, to first order.
         """
         count = len(self.images)
         gates = kept.to(self.scores.dtype).expand(count, -1).clone().requires_grad_()
         logits = self.engine.logits(gates * self.scores, self.images, torch.arange(count, device=kept.device))
+        leads = self.objective.leads(logits)
         cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).sum()
+        (pull,) = torch.autograd.grad(leads.sum(), gates, retain_graph=True)
         (slope,) = torch.autograd.grad(cost, gates, retain_graph=True)
         curvature = torch.zeros_like(slope)
         log_q = logits.log_softmax(1)
@@ -117,61 +123,52 @@ class Search:
             (each,) = torch.autograd.grad(chosen, gates, retain_graph=draw + 1 < DRAWS)
             curvature += each.square() / DRAWS
         direction = 1 - 2 * kept.to(slope)
-        return self._judge(logits.detach()), direction * slope.mean(0) + curvature.mean(0) / 2
+        return direction * slope.mean(0) + curvature.mean(0) / 2, leads.detach(), direction * pull
 
-    def prune(self, kept: Tensor, bound: float, moves: int) -> Tensor:
-        """Close units, the least missed first, as long as the bound is met."""
+    def prune(self, kept: Tensor, bound: float, trials: int) -> Tensor:
+        """Close units, the least missed first, as long as the bound is met.
+
+        Many at once at first; where that fails, one by one. Units that the bound does not allow to close are spared
+        from then on.
+
+        Args:
+            kept: (units_total,) bool, a sub-network that meets the bound.
+            bound: On the mean divergence.
+            trials: How many sub-networks may be measured.
+        """
         engine = self.engine
         kept = engine.live(kept)
         engine.reopen()
         engine.close_all_but(kept, self.images[:1])
-        batch, spared = 16, torch.zeros_like(kept)
-        for _ in range(moves):
-            _, estimate = self.flip_costs(kept)
+        batch, spared = FIRST_BATCH, torch.zeros_like(kept)
+        while trials > 0:
+            estimate, leads, pull = self.flip_costs(kept)
             missed = (estimate / engine.cost).masked_fill(~kept | spared | engine.leads, float("inf"))
-            left = int(torch.isfinite(missed).sum())
-            if not left:
+            order = missed.argsort()[: int(torch.isfinite(missed).sum())]
+            if not len(order):
                 break
-            batch = min(batch, left)
-            while batch > 1:
-                smaller = kept.index_fill(0, missed.topk(batch, largest=False).indices, False)
-                after = self.value(smaller)
-                if after.meets(bound):
-                    break
-                batch //= 2
-            else:
-                some, after = self._best_singles(kept, missed, bound, spared)
-                if some is None:
-                    continue
-                smaller = some
-            kept = engine.live(smaller)
-            batch = min(64, batch * 2)
-            self.tell(after, kept)
+            order = _fair(order, leads, pull)[:LARGEST_BATCH]
+            batch, before = min(batch, len(order)), kept
+            while batch > 1 and kept is before and trials > 0:
+                kept = self._closed(kept, order[:batch], bound)
+                trials -= 1
+                batch = batch // 2 if kept is before else min(2 * batch, LARGEST_BATCH)
+            if batch == 1 and kept is before:
+                for unit in order[: min(SINGLES, trials)]:
+                    smaller = self._closed(kept, unit, bound)
+                    spared[unit] = smaller is kept
+                    kept, trials = smaller, trials - 1
         return kept
 
-    def _best_singles(
-        self, kept: Tensor, missed: Tensor, bound: float, spared: Tensor
-    ) -> tuple[Tensor | None, Value]:
-        """Try the units that look least missed one by one; close as many of the dispensable as may go together.
-
-        Units that the bound does not allow to close are spared from now on.
-        """
-        few = missed.topk(min(TRIED_AT_ONCE, int(torch.isfinite(missed).sum())), largest=False).indices
-        values = [self.value(kept.index_fill(0, unit, False)) for unit in few]
-        allowed = [i for i, value in enumerate(values) if value.meets(bound)]
-        spared[few[[i for i in range(len(few)) if i not in allowed]]] = True
-        if not allowed:
-            return None, values[0]
-        allowed.sort(key=lambda i: values[i].cost)
-        while True:
-            smaller = kept.index_fill(0, few[allowed], False)
-            after = self.value(smaller)
-            if after.meets(bound):
-                return smaller, after
-            if len(allowed) == 1:
-                spared[few[allowed]] = True
-                return None, after
-            allowed = allowed[: len(allowed) // 2]
+    def _closed(self, kept: Tensor, units: Tensor, bound: float) -> Tensor:
+        """``kept`` without ``units`` if the bound is met without them, else ``kept`` itself."""
+        smaller = kept.index_fill(0, units, False)
+        after = self.value(smaller)
+        if not after.meets(bound):
+            return kept
+        smaller = self.engine.live(smaller)
+        self.tell(after, smaller)
+        return smaller
 
     def _judge(self, logits: Tensor) -> Value:
         divergence = self.objective.divergence(logits)
@@ -185,3 +182,24 @@ class Search:
         numbers = {"kl": value.divergence, "agreement": value.agreement, "loss": value.cost}
         measures = {name: torch.tensor(number) for name, number in numbers.items()}
         self.report(measures | {"kept": share.float().cpu()})
+
+
+def _fair(order: Tensor, leads: Tensor, pull: Tensor) -> Tensor:
+    """Those of ``order``, in order, that together cost no image its lead: one below `SAFE_LEAD` must not fall.
+
+    Args:
+        order: (K,) units.
+        leads: (N,) of the images.
+        pull: (N, units_total) expected change of the leads by each unit.
+    """
+    taken, rest = [], []
+    for unit, change in zip(order.tolist(), pull[:, order].T.cpu(), strict=True):
+        after = leads + change
+        if bool((after >= leads.clamp(max=SAFE_LEAD)).all()):
+            taken.append(unit)
+            leads = after
+        else:
+            rest.append(unit)
+        if len(taken) == LARGEST_BATCH:
+            break
+    return order.new_tensor(taken + rest)

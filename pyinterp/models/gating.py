@@ -48,8 +48,9 @@ def gate_model(traced: TracedModel, sites: Sequence[Site], fused: bool = False) 
     Args:
         traced: From `pyinterp.models.graph.trace`.
         sites: Some or all of `pyinterp.models.sites.find_sites(traced)`, at least one.
-        fused: Make BatchNorm, gate and activation one ``gated_affine`` where a filter site has them: faster, and equal
-            within float rounding. The BatchNorm's weights are read once, here.
+        fused: Make BatchNorm, gate and activation one ``gated_affine`` where a filter site has them, and keep the
+            weights of convolutions in `channels_last`, like the images to come: faster, and equal within float
+            rounding. The weights are read once, here.
 
     Raises:
         ValueError: There is no site, or one does not belong to this network.
@@ -65,7 +66,23 @@ def gate_model(traced: TracedModel, sites: Sequence[Site], fused: bool = False) 
             raise ValueError(
                 explain("gate_model", "sites of the traced network", f"{site.name!r} of another", fix)
             )
-    return GatedModel(_Builder(traced, sites, fused).build(), tuple(sites), traced, fused)
+    module = _Builder(traced, sites, fused).build()
+    if fused:
+        store_channels_last(module)
+    return GatedModel(module, tuple(sites), traced, fused)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """(N, C, H, W) in torch's channels-last format, in which convolutions with few or many channels are fast."""
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def store_channels_last(module: GraphModule) -> None:
+    """Replace the 4-dimensional buffers of a module by copies in the `channels_last` format."""
+    for owner in module.modules():
+        for name, value in owner._buffers.items():
+            if value is not None:
+                owner._buffers[name] = channels_last(value)
 
 
 def rows_of(group: Tensor | None, x: Tensor, after: int) -> Tensor | None:

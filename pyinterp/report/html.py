@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 
 from pyinterp.chains.chain import Chain
+from pyinterp.chains.curve import SufficiencyCurve
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
 from pyinterp.report.chain_blocks import chain_blocks
+from pyinterp.report.curve_blocks import curve_blocks
 from pyinterp.report.flow_blocks import flow_blocks
 from pyinterp.report.page import Block, Page, environment, unique
 from pyinterp.version import package_version
@@ -37,7 +39,7 @@ def write_report(
     """Write one HTML file that shows ``results`` and opens offline in any browser.
 
     Args:
-        results: A result, or a list of them: ``Chain``, ``ChainFlow``.
+        results: A result, or a list of them: ``Chain``, ``ChainFlow``, ``SufficiencyCurve``.
         path: The file to write; its folder is made, and an older file is replaced only by a whole new one.
         images: The images the results speak of, in their order (``models.load_images`` gives them).
         classes: Name of every class of the model, to be shown instead of its number.
@@ -77,6 +79,7 @@ def build(result: Any, page: Page) -> list[Block]:
 
 build.register(Chain, chain_blocks)
 build.register(ChainFlow, flow_blocks)
+build.register(SufficiencyCurve, curve_blocks)
 
 
 @singledispatch
