@@ -15,6 +15,8 @@ from pyinterp.chains.progress import Recorder
 
 CLOSED = -20.0
 """Logit of a unit that was closed for good."""
+FASTEST, LEAST = 0.1, 1e-3
+"""The logarithm of the size penalty's weight moves by at most this per step; its least value, in parts of the first."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,12 @@ class Schedule:
         lr, betas: Of Adam on the logits a.
         scale_lr: Of Adam on the logarithms of the scores (scaled mode).
         clip: A trial's gradient is cut to this times its usual norm, so that one wild step does not slow the next ones.
-        start: First value of a.
+        start, spread: First value of a: start plus or minus spread, by the rank of a unit's slope at the full network.
+            Steps of Adam are alike for all units; without a spread they would close all at once, and too many.
         hot, warm, cold: Temperature T at the start, at the share ``warm_at`` of the run, and at its end; geometric in
             between. What is found is found while it is hot; the rest of the run makes it hard.
-        noise: Largest c; it grows from 0 between the shares ``noise_from`` and ``noise_to`` of the run. Early noise
-            keeps many more units open. Every image has its own, so that one step sees many draws.
+        noise: Largest c; it grows from 0 between the shares ``noise_from`` and ``noise_to`` of the run. Every image has
+            its own, so that one step sees many draws.
         weight, gain: First weight of the size penalty, and how fast its logarithm follows the bound.
         aim, aim_most: Part of the bound that the soft gates aim at: ``aim`` while the top class of an image is another,
             since a sub-network that only just meets the bound tends to give all images of a class one answer, and no
@@ -56,17 +59,18 @@ class Schedule:
     scale_lr: float = 0.02
     clip: float = 2.0
     start: float = 2.0
+    spread: float = 1.5
     hot: float = 1.0
     warm: float = 0.25
     cold: float = 0.1
     warm_at: float = 0.7
     noise: float = 0.5
-    noise_from: float = 0.68
-    noise_to: float = 0.85
+    noise_from: float = 0.1
+    noise_to: float = 0.6
     weight: float = 0.003
-    gain: float = 0.1
-    aim: float = 0.5
-    aim_most: float = 0.75
+    gain: float = 0.2
+    aim: float = 0.6
+    aim_most: float = 0.85
     window: int = 7
     judge_from: float = 0.78
     strictness: float = 0.3
@@ -145,6 +149,7 @@ class Anneal:
         self.place = torch.cat([self.each[:size] for size in self.sizes])
         wide = torch.promote_types(images.dtype, torch.float32)
         self.a = torch.full((trials, len(engine)), schedule.start, device=images.device, dtype=wide)
+        self.a += schedule.spread * self._ranks()
         self.log_scores = torch.zeros_like(self.a)
         self.available = torch.ones_like(self.a, dtype=torch.bool)
         self.walk = Adam(self.a, schedule.lr, schedule.betas)
@@ -167,10 +172,12 @@ class Anneal:
             for step in range(1, steps + steps // 2 + 1):
                 if step > steps and torch.isfinite(self.best_merit).all():
                     break
+                if step == steps + 1 and self.target.kl is not None:
+                    self._reopen()
                 self.late = step > steps
                 self.taken, self.done = step, min(1.0, step / steps)
                 recorder(self._step())
-                if step % self.schedule.look == 0:
+                if step % self.schedule.look == 0 and not self.late:
                     self._close()
         except KeyboardInterrupt:
             recorder.interrupted = True
@@ -225,8 +232,8 @@ class Anneal:
         else:
             wanted = (self.target.keep or 1.0) ** min(1.0, self.done / schedule.judge_from)
             miss = (share - wanted) / wanted
-        self.weight *= (schedule.gain * miss.clamp(-1, 1)).exp()
-        self.weight.clamp_(min=0.03 * schedule.weight)
+        self.weight *= (schedule.gain * miss).clamp(-FASTEST, FASTEST).exp()
+        self.weight.clamp_(min=LEAST * schedule.weight)
 
     def _judge(self, stretch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Measure the rounded gates, remember the best, and let the weight follow whether they meet the target."""
@@ -250,8 +257,15 @@ class Anneal:
         self.fitted = [*self.fitted, smaller][-self.schedule.window :]
         mostly = torch.stack(self.fitted).to(off).mean(0) > 0.5
         self.weight *= torch.where(mostly, 1.03, 0.95)
-        self.weight.clamp_(min=1e-3 * self.schedule.weight)
+        self.weight.clamp_(min=LEAST * self.schedule.weight)
         return off, agrees, share
+
+    def _reopen(self) -> None:
+        """Where nothing met the bound, give all units back and take the size penalty off, so that the chain grows."""
+        unmet = torch.isinf(self.best_merit)
+        self.available |= unmet
+        self.weight *= ~unmet
+        self.engine.reopen()
 
     def _close(self) -> None:
         """Close for good what stays closed, and leave it out physically once no trial has it."""
@@ -266,6 +280,17 @@ class Anneal:
         first = torch.zeros_like(fits).scatter(1, order, fits)
         self.available &= engine.tied((opening >= schedule.closed) | first)
         engine.close_all_but(self.available.any(0), self.images[:1])
+
+    def _ranks(self) -> Tensor:
+        """(G, units_total) from -1 to 1: the rank of mean_x |d answer(x) / d gate| at the full network."""
+        units = len(self.engine)
+        gates = torch.ones(
+            len(self.images), units, device=self.images.device, dtype=self.a.dtype
+        ).requires_grad_()
+        answer = self.objective.answer(self.engine.logits(gates, self.images, self.each))
+        (slope,) = torch.autograd.grad(answer.sum(), gates)
+        ranks = self._added(slope.abs()).argsort(dim=1, stable=True).argsort(dim=1)
+        return 2 * ranks.to(self.a) / max(1, units - 1) - 1
 
     def _clipped(self, gradient: Tensor) -> Tensor:
         norm = gradient.norm(dim=1, keepdim=True).clamp(min=1e-12)

@@ -47,6 +47,12 @@ class Objective:
         difference = self._value(logits) - self._value(self.logits)
         return 0.5 * difference.square().flatten(1).mean(1)
 
+    def answer(self, logits: Tensor) -> Tensor:
+        """(N,) what the full network answers, as one number: log q of its top class, or the value, summed."""
+        if not self._is_distribution:
+            return self._value(logits).sum(1)
+        return self._log(logits).gather(1, self.top[:, None])[:, 0]
+
     def leads(self, logits: Tensor) -> Tensor:
         """(N,) logit of the full network's top class - best other, among those kept; 0 if there is no distribution."""
         if not self._compares:
