@@ -22,7 +22,7 @@ from pyinterp.chains.evaluate import measure_fidelity
 from pyinterp.models import LoadedModel, crops, load, load_images, photographs
 
 GROWTH = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
-MOST_PHOTOGRAPHS, MOST_IMAGES, FRESH_CROPS = 4, 20, 5
+MOST_PHOTOGRAPHS, MOST_IMAGES, FRESH_CROPS = 5, 20, 5
 
 
 def environment() -> dict[str, Any]:
@@ -44,7 +44,7 @@ def crop_set(loaded: LoadedModel, counts: dict[str, int], seed: int) -> Tensor:
 
 
 def draw(generator: torch.Generator) -> dict[str, int]:
-    """How many crops of which photographs: 1 to 4 photographs, at most 20 images, every total as likely."""
+    """How many crops of which photographs: 1 to 5 photographs, at most 20 images, every total as likely."""
     names = list(photographs())
     some = int(torch.randint(1, MOST_PHOTOGRAPHS + 1, (1,), generator=generator))
     total = int(torch.randint(some, MOST_IMAGES + 1, (1,), generator=generator))

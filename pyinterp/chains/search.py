@@ -97,12 +97,12 @@ class Search:
         (gradient,) = torch.autograd.grad(cost, gates)
         return self._judge(logits.detach()), gradient
 
-    def flip_costs(self, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What closing an open unit, or opening a closed one, is expected to change.
+    def closing_costs(self, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What closing an open unit is expected to change.
 
-        The cost to second order in the unit's gate, like Optimal Brain Damage (LeCun et al., 1990): +-g + h / 2, with
-        g the slope and h the Gauss-Newton curvature E_x E_{c ~ q(x)} [(d log q_c(x) / d gate)^2], by `DRAWS` draws of
-        c per image. A slope alone misleads: opening a unit is a large step.
+        The cost to second order in the unit's gate, like Optimal Brain Damage (LeCun et al., 1990): -g + h / 2, with g
+        the slope and h the Gauss-Newton curvature E_x E_{c ~ q(x)} [(d log q_c(x) / d gate)^2], by `DRAWS` draws of c
+        per image. (For opening there is no such estimate: a gate at 0 before a ReLU has no slope.)
 
         Returns:
             (units_total,) change of the mean cost; (N,) lead of the full network's top class on each image now;
@@ -122,8 +122,7 @@ class Search:
             chosen = log_q.gather(1, classes).sum()
             (each,) = torch.autograd.grad(chosen, gates, retain_graph=draw + 1 < DRAWS)
             curvature += each.square() / DRAWS
-        direction = 1 - 2 * kept.to(slope)
-        return direction * slope.mean(0) + curvature.mean(0) / 2, leads.detach(), direction * pull
+        return curvature.mean(0) / 2 - slope.mean(0), leads.detach(), -pull
 
     def prune(self, kept: Tensor, bound: float, trials: int) -> Tensor:
         """Close units, the least missed first, as long as the bound is met.
@@ -142,7 +141,7 @@ class Search:
         engine.close_all_but(kept, self.images[:1])
         batch, spared = FIRST_BATCH, torch.zeros_like(kept)
         while trials > 0:
-            estimate, leads, pull = self.flip_costs(kept)
+            estimate, leads, pull = self.closing_costs(kept)
             missed = (estimate / engine.cost).masked_fill(~kept | spared | engine.leads, float("inf"))
             order = missed.argsort()[: int(torch.isfinite(missed).sum())]
             if not len(order):

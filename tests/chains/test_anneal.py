@@ -1,0 +1,73 @@
+"""The annealing: its start, its noise, and what happens when nothing meets the bound."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from planted import USED, WIDTH, pictures, planted
+from torch import Tensor
+
+from pyinterp.chains.anneal import Anneal, Schedule, Target
+from pyinterp.chains.engine import Engine
+from pyinterp.chains.objective import Objective
+from pyinterp.chains.progress import Recorder
+from pyinterp.models.graph import trace
+from pyinterp.models.sites import find_sites
+
+
+def an_anneal(images: Tensor, group: Tensor, schedule: Schedule, kl: float = 0.02) -> Anneal:
+    net = planted(0.1)
+    traced = trace(net, images[:1])
+    engine = Engine(traced, [site for site in find_sites(traced) if site.kind != "layer"])
+    with torch.no_grad():
+        objective = Objective(net(images))
+    return Anneal(engine, images, objective, group, Target(kl=kl), schedule, False, 7)
+
+
+def one_trial(count: int) -> Tensor:
+    return torch.zeros(count, dtype=torch.long)
+
+
+def test_units_with_the_larger_slopes_start_further_open() -> None:
+    run = an_anneal(pictures(), one_trial(6), Schedule())
+    last = run.a[0, WIDTH:]
+    assert float(last.min()) >= 0.5 and float(last.max()) <= 3.5
+    assert last[:USED].min() > last[USED:].max()
+
+
+def test_noise_starts_late_and_is_that_of_the_same_place_in_every_trial() -> None:
+    images, group = pictures(5), torch.tensor([0, 0, 1, 1, 1])
+    run = an_anneal(images, group, Schedule(steps=10))
+    assert run._noise() == 0
+    run.done, run.taken = 1.0, 10
+    noise = run._noise()
+    assert isinstance(noise, Tensor) and noise.shape == (5, 2 * WIDTH)
+    torch.testing.assert_close(noise[:2], noise[2:4], rtol=0, atol=0)
+    assert not torch.equal(noise[0], noise[1])
+    alone = an_anneal(images[:2], group[:2], Schedule(steps=10))
+    alone.done, alone.taken = 1.0, 10
+    torch.testing.assert_close(alone._noise(), noise[:2], rtol=0, atol=0)
+    run.taken = 11
+    assert not torch.equal(noise, run._noise())
+
+
+def test_the_temperature_falls_through_its_three_marks() -> None:
+    run = an_anneal(pictures(), one_trial(6), Schedule())
+    marks = []
+    for run.done in (0.0, 0.7, 1.0):
+        marks.append(run._temperature())
+    assert marks == pytest.approx([1.0, 0.25, 0.1])
+
+
+def test_where_nothing_meets_the_bound_units_are_given_back() -> None:
+    """A penalty that closes too much, as it is not steered; the extra steps have all units again, and no penalty."""
+    greedy = replace(Schedule(steps=200), weight=0.01, gain=0.0, judge_from=1.0)
+    run = an_anneal(pictures(), one_trial(6), greedy)
+    recorder = Recorder(False, 200)
+    found = run.run(recorder)
+    history = recorder.history(0)
+    assert max(history["kl"][150:200]) > 0.02, "the penalty did not close too much"
+    assert len(history["kl"]) > 200 and run.available.all()
+    assert bool(found.met[0]) and int(found.best.sum()) > history["kept"][199] * 2 * WIDTH
