@@ -18,7 +18,6 @@ from pyinterp.chains.evaluate import (
     answers,
     check_images,
     compare,
-    gated_answers,
     measure_fidelity,
 )
 from pyinterp.chains.objective import Objective
@@ -61,13 +60,14 @@ def sufficiency_curve(
     kept, values = torch.cat(gates), torch.cat(list(worth)).clone()
     values[~is_unit | (kept == 0)] = -1
     order, sizes = values.argsort(descending=True, stable=True), [site.units for site in chain.sites]
-    full = answers(gated.traced.module, images)
+    full, network = answers(gated.traced.module, images), shrink(gated, [row != 0 for row in gates])
     points = []
     for share in shares:
         row = torch.where(is_unit, 0, kept)
         first = order[: math.ceil(share * chain.kept_count - 1e-9)]
         row[first] = kept[first]
-        points.append(compare(full, gated_answers(gated, row.split(sizes), images)))
+        rows = row.split(sizes)
+        points.append(compare(full, answers(lambda x, rows=rows: network(x, None, *rows), images)))  # type: ignore[misc]
     agreement = [point["agreement"] for point in points]
     area = float(torch.trapezoid(torch.tensor(agreement), torch.tensor(shares))) / (shares[-1] - shares[0])
     return SufficiencyCurve(tuple(shares), tuple(point["kl"] for point in points), tuple(agreement), area)
