@@ -108,6 +108,17 @@ class Annealed:
     best_scores: Tensor
     met: Tensor
 
+    def where(self, mine: Tensor, other: Annealed) -> Annealed:
+        """The trials of ``mine`` (G,) bool as here, all others as in ``other``."""
+        rows = mine[:, None]
+        return Annealed(
+            torch.where(rows, self.logits, other.logits),
+            torch.where(rows, self.scores, other.scores),
+            torch.where(rows, self.best, other.best),
+            torch.where(rows, self.best_scores, other.best_scores),
+            torch.where(mine, self.met, other.met),
+        )
+
 
 class Anneal:
     """One run over G trials at once; each trial sees its own images only, and steers its own weight.
@@ -305,7 +316,7 @@ class Anneal:
         ramp = (self.done - schedule.noise_from) / (schedule.noise_to - schedule.noise_from)
         if ramp <= 0:
             return 0.0
-        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.taken)
+        generator = torch.Generator().manual_seed((1_000_003 * self.seed + self.taken) % 2**63)
         draws = torch.rand(int(self.counts.max()), len(self.engine), generator=generator, dtype=torch.float64)
         noise = schedule.noise * min(1.0, ramp) * draws.clamp_(1e-6, 1 - 1e-6).logit_()
         return noise.to(self.a)[self.place]

@@ -44,6 +44,13 @@ class Options:
     def steps(self) -> int:
         return self.max_steps or STEPS["target" if self.target else "penalty"]
 
+    @property
+    def empty(self) -> str:
+        """What to say where a chain is empty."""
+        if self.target_kl is not None:
+            return "What is never gated gives these answers alone; a smaller target_kl asks for more."
+        return "Raise target_keep." if self.target else "Lower sparsity_weight, or set target_kl."
+
     def describe(self) -> dict[str, Any]:
         """Those that had a say, for `Chain.settings`."""
         mine = asdict(self) | {"max_steps": self.steps}
@@ -74,6 +81,21 @@ def check_options(options: Options, precision: Any) -> None:
         if not fine:
             raise ValueError(explain("extract_chain", f"{name} {expected}", getattr(options, name), fix))
 
+    for name in (
+        "target_kl",
+        "target_keep",
+        "sparsity_weight",
+        "layer_weight",
+        "temperature",
+        "threshold",
+        "lr",
+    ):
+        value = getattr(options, name)
+        need(value is None or isinstance(value, (int, float)), name, "a number", "Pass a plain number.")
+    for name in ("max_steps", "seed"):
+        value = getattr(options, name)
+        fits = isinstance(value, int) or (value is None and name == "max_steps")
+        need(fits, name, "an integer", "Pass a plain integer.")
     need(options.mode in ("scaled", "exact"), "mode", '"scaled" or "exact"', "Choose one of them.")
     if options.target_kl is not None and options.target_keep is not None:
         raise ValueError(
@@ -118,7 +140,8 @@ def check_model(model: Any) -> None:
     if len(devices) > 1:
         fix = "Move the model to one device."
         raise ValueError(explain("extract_chain", "a model on one device", sorted(devices), fix))
-    bad = [name for name, weight in weights.items() if not torch.isfinite(weight).all()]
+    stored = weights | dict(model.named_buffers())
+    bad = [name for name, value in stored.items() if not torch.isfinite(value).all()]
     if bad:
         got = f"NaN or infinite values in {', '.join(map(repr, bad[:3]))}" + (
             " and others" if len(bad) > 3 else ""
@@ -148,6 +171,8 @@ def choose_sites(traced: TracedModel, wanted: Sequence[Site | str] | None) -> tu
     every = find_sites(traced)
     if wanted is None:
         return tuple(every)
+    if isinstance(wanted, str):
+        wanted = [wanted]
     names = {site if isinstance(site, str) else site.name for site in wanted}
     unknown = sorted(names - {site.name for site in every})
     if unknown or not names:

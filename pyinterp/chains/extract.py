@@ -74,7 +74,7 @@ def extract_chain(
         threshold: tau in (0, 1), without a target.
         lr: Adam's step, without a target.
         max_steps: At most this many optimisation steps; 300 without a target (the paper's), 560 with one,
-                and up to half as many more while the bound is not met.
+                and up to half as many more, and once again, while the bound is not met.
         keep: What is to be kept (`Objective`): None for all classes; a list of classes; one class for its logit; a
             callable on the logits.
         sites: Sites, or their names, to be gated; the others stay whole. All by default.
@@ -169,26 +169,28 @@ def _extract(
         raise ValueError(
             "extract_chains: expected at least one batch of images, got none. Pass a list of batches."
         )
-    if any(
-        tensor.shape[1:] != tensors[0].shape[1:] for tensor in [*tensors, *([] if fresh is None else [fresh])]
-    ):
+    sizes = [*tensors, *([] if fresh is None else [fresh])]
+    if any(tensor.shape[1:] != tensors[0].shape[1:] for tensor in sizes):
         raise ValueError(
             "extract_chain: expected images of one size, got "
-            f"{sorted({tuple(t.shape[1:]) for t in tensors})}. Preprocess all of them alike."
+            f"{sorted({tuple(t.shape[1:]) for t in sizes})}. Preprocess all of them alike."
         )
     traced = trace(network, tensors[0][:1])
-    check_keep(keep, traced.classes)
     sites = choose_sites(traced, wanted)
     images = torch.cat(tensors)
     counts = torch.tensor([len(tensor) for tensor in tensors], device=images.device)
     group = torch.arange(len(tensors), device=images.device).repeat_interleave(counts)
-    objective = Objective(_answer(traced.module, images), keep)
+    full = _answer(traced.module, images)
+    check_keep(keep, full)
+    objective = Objective(full, keep)
     searched = sites if options.target is None else tuple(site for site in sites if site.kind != "layer")
     engine = Engine(traced, searched, precision)
     recorder = Recorder(progress, options.steps)
     search = find_by_penalty if options.target is None else find_by_target
-    found = search(engine, images.contiguous(), objective, group, options, recorder)
-    recorder.close()
+    try:
+        found = search(engine, images.contiguous(), objective, group, options, recorder)
+    finally:
+        recorder.close()
     template = Chain(
         model_name=name,
         mode=options.mode,
@@ -250,8 +252,8 @@ def _measured(
     )
     words = [message]
     if chain.kept_count == 0:
-        words.append("The chain is empty: no unit is kept. Lower sparsity_weight, or set target_kl.")
-    if options.target_kl is not None and chain.kept_fraction > 0.9:
+        words.append(f"The chain is empty: no unit is kept. {options.empty}")
+    if options.target_kl is not None and chain.kept_fraction > 0.9 and not chain.interrupted:
         words.append(
             "Hardly anything was removed: the search found nothing smaller in its steps. Raise max_steps."
         )
@@ -259,8 +261,8 @@ def _measured(
     baselines: Mapping[str, dict[str, float]] = {}
     if not chain.interrupted and chain.kept_count:
         try:
-            small = compact_network(gated, gates, images, chain.input_shape).info  # type: ignore[assignment]
             baselines = measure_baselines(chain, gated, images, seed=options.seed)
+            small = compact_network(gated, gates, images, chain.input_shape).info  # type: ignore[assignment]
         except ValueError as error:
             words.append(str(error))
         except KeyboardInterrupt:

@@ -86,6 +86,11 @@ def _file(path: str | PathLike[str], suffix: str) -> Path:
 
 def _replace(files: Mapping[Path, Callable[[Path], object]]) -> None:
     """Write all beside their targets and move them into place last: a failure leaves older files as they are."""
+    for target in files:
+        if target.exists() and not target.is_file():
+            fix = "Choose the name of new or older files."
+            raise ValueError(explain("save", "a path to a file", f"{target}, which is none", fix))
+    files = {target.resolve(): write for target, write in files.items()}
     drafts = {target: target.with_name(f".{target.name}.{os.getpid()}") for target in files}
     try:
         for target, write in files.items():

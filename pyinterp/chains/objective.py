@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,11 +103,23 @@ class Objective:
         return value.reshape(len(logits), -1)
 
 
-def check_keep(keep: Keep, classes: int) -> None:
-    """Raise unless ``keep`` names classes of the network, or is a callable."""
-    if keep is None or callable(keep):
+def check_keep(keep: Keep, logits: Tensor) -> None:
+    """Raise unless ``keep`` names classes of the network, or is a callable that can be fitted.
+
+    Args:
+        keep: See `Objective`.
+        logits: (N, classes) of the full network.
+    """
+    if keep is None:
         return
-    asked = [keep] if isinstance(keep, int) else list(keep)
+    if callable(keep):
+        _check_callable(keep, logits)
+        return
+    classes = logits.shape[1]
+    asked: list[Any] = list(keep) if isinstance(keep, (list, tuple, range)) else [keep]
+    if isinstance(keep, bool) or not all(isinstance(c, int) for c in asked):
+        fix = "Pass class numbers, or a callable on the logits."
+        raise ValueError(explain("keep", "whole numbers of classes", repr(keep), fix))
     if len(asked) != 1 or not isinstance(keep, int):
         if len(set(asked)) < 2:
             fix = "Name two or more different classes, or one class as a plain number for its logit."
@@ -115,6 +128,18 @@ def check_keep(keep: Keep, classes: int) -> None:
     if wrong:
         fix = "Count classes from 0."
         raise ValueError(explain("keep", f"classes from 0 to {classes - 1}", wrong, fix))
+
+
+def _check_callable(keep: Callable[[Tensor], Tensor], logits: Tensor) -> None:
+    logits = logits.detach().clone().requires_grad_()
+    value, fix = keep(logits), "For example keep=lambda logits: logits[:, 0] - logits[:, 1]."
+    rows = len(logits)
+    if not isinstance(value, Tensor) or value.dim() < 1 or len(value) != rows:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise ValueError(explain("keep", f"a callable that gives one row per image, ({rows}, ...)", got, fix))
+    if not value.requires_grad or not torch.isfinite(value).all():
+        got = "values without a gradient" if not value.requires_grad else "NaN or infinite ones"
+        raise ValueError(explain("keep", "a callable with finite values and a gradient", got, fix))
 
 
 def _lead(logits: Tensor, top: Tensor) -> Tensor:

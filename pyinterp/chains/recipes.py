@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from pyinterp.chains.anneal import Anneal, Schedule, Target
+from pyinterp.chains.anneal import Anneal, Annealed, Schedule, Target
 from pyinterp.chains.checks import Options
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
@@ -17,7 +17,7 @@ from pyinterp.chains.progress import Recorder
 from pyinterp.chains.search import Search
 from pyinterp.chains.tune import tune_scores
 
-PRUNE_TRIALS, TUNE_STEPS, ROUNDS = 200, 60, 2
+PRUNE_TRIALS, TUNE_STEPS, ROUNDS, LOWER_AIM = 200, 60, 2, 0.35
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,8 @@ def find_by_target(
         engine: Of units alone; a layer goes with its last unit.
         images, objective, group, options, recorder: Of the call.
     """
-    recorder.phase = "anneal"
-    target = Target(options.target_kl, options.target_keep)
     scaled = options.mode == "scaled"
-    run = Anneal(engine, images, objective, group, target, Schedule(options.steps), scaled, options.seed)
-    annealed = run.run(recorder)
+    annealed = _anneal(engine, images, objective, group, options, recorder)
     found = []
     for trial in range(len(annealed.met)):
         mine = group == trial
@@ -72,6 +69,24 @@ def find_by_target(
     return found
 
 
+def _anneal(
+    engine: Engine, images: Tensor, objective: Objective, group: Tensor, options: Options, recorder: Recorder
+) -> Annealed:
+    """One run for all trials; where nothing met a bound on the divergence, another one that aims lower."""
+    recorder.phase = "anneal"
+    target = Target(options.target_kl, options.target_keep)
+    scaled = options.mode == "scaled"
+    schedule = Schedule(options.steps)
+    first = Anneal(engine, images, objective, group, target, schedule, scaled, options.seed).run(recorder)
+    if first.met.all() or target.kl is None or recorder.interrupted:
+        return first
+    recorder.phase = "anneal again"
+    engine.reopen()
+    lower = replace(schedule, aim=LOWER_AIM, aim_most=LOWER_AIM)
+    second = Anneal(engine, images, objective, group, target, lower, scaled, options.seed).run(recorder)
+    return second.where(second.met & ~first.met, first)
+
+
 def _within_divergence(
     search: Search, kept: Tensor, order: Tensor, bound: float, scaled: bool, recorder: Recorder
 ) -> Tensor:
@@ -82,7 +97,7 @@ def _within_divergence(
             for _ in range(ROUNDS if scaled else 1):
                 if scaled:
                     recorder.phase = "tune"
-                    search.scores = tune_scores(search, kept, TUNE_STEPS)
+                    tune_scores(search, kept, TUNE_STEPS)
                 recorder.phase = "grow"
                 if not search.value_whole(kept).meets(bound):
                     kept = search.grow(kept, order, bound)
@@ -90,6 +105,7 @@ def _within_divergence(
                 kept = search.prune(kept, bound, PRUNE_TRIALS)
     except KeyboardInterrupt:
         recorder.interrupted = True
+        kept = kept if search.kept is None else search.kept
     if not search.value_whole(kept).meets(bound):
         kept = search.grow(kept, order, bound)
     return search.scores * kept
@@ -109,7 +125,7 @@ def _within_size(
     if scaled and not recorder.interrupted:
         recorder.phase = "tune"
         try:
-            search.scores = tune_scores(search, kept, ROUNDS * TUNE_STEPS)
+            tune_scores(search, kept, ROUNDS * TUNE_STEPS)
         except KeyboardInterrupt:
             recorder.interrupted = True
     return search.scores * kept

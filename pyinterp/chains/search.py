@@ -40,6 +40,9 @@ class Search:
         objective: On the same images.
         scores: (units_total,) what an open unit is multiplied by.
         report: Called after every accepted move with its measures.
+
+    Attributes:
+        kept: (units_total,) bool, the smallest sub-network that pruning has accepted; None before.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class Search:
     ) -> None:
         self.engine, self.images, self.objective = engine, images, objective
         self.scores, self.report = scores, report
+        self.kept: Tensor | None = None
         self.generator = torch.Generator(images.device).manual_seed(seed)
 
     def value(self, kept: Tensor) -> Value:
@@ -89,13 +93,19 @@ class Search:
             self.scores = torch.ones_like(scores)
         return engine.tied(kept.index_fill(0, closed[:many], True))
 
-    def slopes(self, kept: Tensor) -> tuple[Value, Tensor]:
-        """The value, and d cost / d gate of every unit that is physically there."""
+    def slopes(self, kept: Tensor, strictness: Tensor) -> tuple[Value, Tensor, Tensor]:
+        """The value, (N,) whether each image has its top class, and the slope of the cost by every unit's gate.
+
+        Args:
+            kept: (units_total,) bool.
+            strictness: (N,) weight of each image's shortfall in the cost.
+        """
         gates = kept.to(self.scores.dtype).requires_grad_()
         logits = self.engine.logits(gates * self.scores, self.images)
-        cost = (self.objective.divergence(logits) + self.objective.shortfall(logits)).mean()
+        cost = (self.objective.divergence(logits) + strictness * self.objective.shortfall(logits)).mean()
         (gradient,) = torch.autograd.grad(cost, gates)
-        return self._judge(logits.detach()), gradient
+        logits = logits.detach()
+        return self._judge(logits), self.objective.agrees(logits), gradient
 
     def closing_costs(self, kept: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What closing an open unit is expected to change.
@@ -136,7 +146,7 @@ class Search:
             trials: How many sub-networks may be measured.
         """
         engine = self.engine
-        kept = engine.live(kept)
+        kept = self.kept = engine.live(kept)
         engine.reopen()
         engine.close_all_but(kept, self.images[:1])
         batch, spared = FIRST_BATCH, torch.zeros_like(kept)
@@ -165,7 +175,7 @@ class Search:
         after = self.value(smaller)
         if not after.meets(bound):
             return kept
-        smaller = self.engine.live(smaller)
+        smaller = self.kept = self.engine.live(smaller)
         self.tell(after, smaller)
         return smaller
 

@@ -50,7 +50,7 @@ def write_report(
 
     Raises:
         TypeError: A result of another type.
-        ValueError: No result.
+        ValueError: No result, or ``path`` is a folder or a device.
         OSError: The file cannot be written.
     """
     listed = list(results) if isinstance(results, list | tuple) else [results]
@@ -114,12 +114,16 @@ def _frame(heading: str, blocks: Sequence[Block]) -> dict[str, Any]:
 
 def _replace(path: Path, text: str) -> Path:
     """Write beside the target and rename, so that a full disk never leaves half a report."""
-    part = path.with_name(path.name + ".part")
+    if path.exists() and not path.is_file():
+        fix = "Choose the name of a new or older report."
+        raise ValueError(explain("write_report", "a path to a file", f"{path}, which is none", fix))
+    target = path.resolve()
+    part = target.with_name(target.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             part.write_text(text, "utf-8", newline="\n")
-            part.replace(path)
+            part.replace(target)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:

@@ -215,3 +215,43 @@ def test_few_steps_say_that_nothing_was_removed() -> None:
     chain = extract_chain(planted(0.3), pictures(), target_kl=1e-6, max_steps=1, progress=False)
     assert chain.bound_met and chain.kept_fraction > 0.9
     assert "max_steps" in chain.summary()
+
+
+def test_ctrl_c_while_pruning_keeps_what_was_pruned() -> None:
+    closed = []
+
+    def stop(measures: Mapping[str, Any]) -> None:
+        if measures["phase"] == "prune":
+            closed.append(measures["kept"])
+            if len(closed) == 2:
+                raise KeyboardInterrupt
+
+    net, images = planted(0.1), pictures()
+    chain = extract_chain(net, images, mode="exact", target_kl=0.3, max_steps=8, progress=stop)
+    assert chain.interrupted and chain.bound_met
+    assert chain.kept_fraction == pytest.approx(closed[-1])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"target_kl": "0.1"}, "target_kl a number"),
+        ({"max_steps": 3.5}, "max_steps an integer"),
+        ({"seed": None}, "seed an integer"),
+    ],
+)
+def test_options_of_another_type(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        extract_chain(planted(), pictures(), progress=False, **options)
+
+
+def test_a_large_seed() -> None:
+    chain = extract_chain(planted(), pictures(), target_kl=0.1, max_steps=6, seed=2**62, progress=False)
+    assert chain.bound_met
+
+
+def test_nan_in_a_buffer_is_named() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 144, 3)).eval()
+    net[1].running_mean[0] = float("nan")
+    with pytest.raises(ValueError, match=r"1\.running_mean"):
+        extract_chain(net, pictures(), progress=False)

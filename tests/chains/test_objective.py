@@ -104,7 +104,7 @@ def test_some_of_the_images() -> None:
 
 @pytest.mark.parametrize("keep", [None, 0, 3, [0, 3], range(2), lambda logits: logits])
 def test_what_can_be_kept(keep: Keep) -> None:
-    check_keep(keep, 4)
+    check_keep(keep, FULL)
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,20 @@ def test_what_can_be_kept(keep: Keep) -> None:
         ([1], "two or more classes"),
         ([1, 1], "two or more classes"),
         (4, "classes from 0 to 3"),
+        (True, "whole numbers"),
+        (1.0, "whole numbers"),
+        ("cat", "whole numbers"),
+        (lambda logits: logits.sum(), "one row per image"),
+        (lambda logits: None, "one row per image"),
+        (lambda logits: logits.detach(), "without a gradient"),
+        (lambda logits: logits / 0, "NaN or infinite"),
         (-1, "classes from 0 to 3"),
         ([0, 9], r"got \[9\]"),
     ],
 )
 def test_classes_that_are_not_there(keep: Keep, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        check_keep(keep, 4)
+        check_keep(keep, FULL)
 
 
 def test_a_slope_for_every_kind() -> None:

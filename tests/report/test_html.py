@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -152,3 +153,16 @@ def test_what_is_no_result_is_refused(
     with pytest.raises(error, match=words):
         write_report(results, tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_link_stays_a_link_and_a_device_is_refused(tmp_path: Path) -> None:
+    real, link = tmp_path / "real.html", tmp_path / "link.html"
+    real.write_text("old")
+    link.symlink_to(real)
+    write_report(a_chain(), link)
+    assert link.is_symlink() and "<html" in real.read_text("utf-8")
+    pipe = tmp_path / "pipe.html"
+    os.mkfifo(pipe)
+    with pytest.raises(ValueError, match="which is none"):
+        write_report(a_chain(), pipe)
+    assert pipe.is_fifo()
