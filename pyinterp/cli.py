@@ -110,6 +110,13 @@ def chain(
     mode: Annotated[
         Mode, typer.Option(help="exact: kept units as they are; scaled: each times its score.")
     ] = Mode.exact,
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Other images, or a folder of them, to measure the chain on; may be given again.",
+            show_default=False,
+        ),
+    ] = None,
     max_steps: Annotated[
         int | None, typer.Option(help="At most this many optimisation steps.", min=1)
     ] = None,
@@ -134,6 +141,9 @@ def chain(
         batch = models.load_images(
             [*images, *(more or [])], loaded.preprocess, expected_shape=loaded.input_shape
         )
+        fresh = None
+        if held_out:
+            fresh = models.load_images([*held_out], loaded.preprocess, expected_shape=loaded.input_shape)
         options: dict[str, Any] = {"mode": mode.value, "seed": seed}
         if target_keep is not None:
             options["target_keep"] = target_keep
@@ -141,7 +151,7 @@ def chain(
             options["target_kl"] = 0.1 if target_kl is None else target_kl
         if max_steps is not None:
             options["max_steps"] = max_steps
-        _find(loaded, batch, None, out, options)
+        _find(loaded, batch, fresh, out, options)
 
 
 @app.command()

@@ -119,6 +119,13 @@ def test_options_reach_the_extraction(stage: Stage, photos: Path, tmp_path: Path
     assert options == {"target_keep": 0.05, "mode": "scaled", "max_steps": 9, "seed": 0}
 
 
+def test_held_out_images_are_measured_too(stage: Stage, photos: Path, tmp_path: Path) -> None:
+    done = run("chain", "--images", photos / "a.png", "--held-out", photos, "--out", tmp_path)
+    assert done.exit_code == 0, done.output
+    ((count, options),) = stage.named("extract")
+    assert count == 1 and len(options["held_out"]) == 2
+
+
 @pytest.mark.parametrize(
     ("bound_met", "interrupted", "code"),
     [(False, False, 3), (None, False, 0), (True, True, 130), (False, True, 130)],

@@ -67,7 +67,7 @@ def compare(full: Tensor, chain: Tensor, labels: Tensor | None = None) -> Fideli
     """`measure_fidelity` for the logits (N, classes) of both."""
     objective = Objective(full)
     result = {
-        "kl": float(objective.divergence(chain).mean()),
+        "kl": float(objective.divergence(chain).mean().clamp(min=0)),
         "agreement": float(objective.agrees(chain).double().mean()),
         "logit_error": float((full - chain).square().mean().sqrt()),
     }
