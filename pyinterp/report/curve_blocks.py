@@ -35,11 +35,11 @@ def _charts(curve: SufficiencyCurve) -> dict[str, Any]:
         )
         figures.append({"caption": caption, "svg": chart})
     text = (
-        "The chain's own units, the strongest first, everything else removed. A curve that falls to the right end "
-        f"alone says that there is nothing to spare. Mean agreement over all shares: {percent(curve.area)}."
+        "The chain's own units, the strongest first, everything else removed. Where the answer comes back at the "
+        f"right end only, there is nothing to spare. Mean agreement over all shares: {percent(curve.area)}."
     )
     enough = [ratio for ratio, same in zip(curve.ratios, curve.agreement, strict=True) if same >= ENOUGH]
-    if enough:
+    if enough and enough[0] < 1:
         text += (
             f" {percent(enough[0])} of the chain's units already agree with the full network on at least "
             f"{percent(ENOUGH)} of the images."
