@@ -201,7 +201,7 @@ def _fair(order: Tensor, leads: Tensor, pull: Tensor) -> Tensor:
         leads: (N,) of the images.
         pull: (N, units_total) expected change of the leads by each unit.
     """
-    taken, rest = [], []
+    taken, rest, leads = [], [], leads.cpu()
     for unit, change in zip(order.tolist(), pull[:, order].T.cpu(), strict=True):
         after = leads + change
         if bool((after >= leads.clamp(max=SAFE_LEAD)).all()):
