@@ -219,10 +219,11 @@ def _report(found: Chain, loaded: LoadedModel, batch: ImageSet, out: Path) -> Pa
     from pyinterp.chains import measure_flow, sufficiency_curve
     from pyinterp.report import write_report
 
-    results: list[Any] = [found, measure_flow(loaded.model, found, batch)]
+    bound = found.bind(loaded.model)
+    results: list[Any] = [found, measure_flow(found, bound, batch)]
     if found.kept_count and not found.interrupted:
         device = next(loaded.model.parameters()).device
-        results.append(sufficiency_curve(found, loaded.model, batch.tensor.to(device)))
+        results.append(sufficiency_curve(found, bound, batch.tensor.to(device)))
     return write_report(results, out / "report.html", images=batch, classes=loaded.classes)
 
 

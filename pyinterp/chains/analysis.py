@@ -22,6 +22,7 @@ from pyinterp.chains.evaluate import (
 )
 from pyinterp.chains.objective import Objective
 from pyinterp.errors import explain
+from pyinterp.models.gating import GatedModel
 from pyinterp.models.shrink import shrink
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def sufficiency_curve(
-    chain: Chain, model: nn.Module, images: Tensor, ratios: Sequence[float] = RATIOS
+    chain: Chain, model: nn.Module | GatedModel, images: Tensor, ratios: Sequence[float] = RATIOS
 ) -> SufficiencyCurve:
     """How few of a chain's own units still give the answers.
 
@@ -41,7 +42,7 @@ def sufficiency_curve(
 
     Args:
         chain: The chain.
-        model: Its network.
+        model: Its network, or ``chain.bind(model)``.
         images: (N, ...), preprocessed as for the extraction.
         ratios: Two or more shares in [0, 1], ascending.
 
@@ -73,12 +74,12 @@ def sufficiency_curve(
     return SufficiencyCurve(tuple(shares), tuple(point["kl"] for point in points), tuple(agreement), area)
 
 
-def necessity(chain: Chain, model: nn.Module, images: Tensor, *, seed: int = 0) -> dict[str, Fidelity]:
+def necessity(chain: Chain, model: nn.Module | GatedModel, images: Tensor, *, seed: int = 0) -> dict[str, Fidelity]:
     """What is left of the answers when the chain is taken out and everything else stays.
 
     Args:
         chain: The chain.
-        model: Its network.
+        model: Its network, or ``chain.bind(model)``.
         images: (N, ...), preprocessed as for the extraction.
         seed: Of the random choice.
 
@@ -96,7 +97,7 @@ def necessity(chain: Chain, model: nn.Module, images: Tensor, *, seed: int = 0) 
     return {name: measure_fidelity(gated, gates, images) for name, gates in without.items()}
 
 
-def minimality(chain: Chain, model: nn.Module, images: Tensor) -> dict[str, Tensor]:
+def minimality(chain: Chain, model: nn.Module | GatedModel, images: Tensor) -> dict[str, Tensor]:
     """What each unit of a chain contributes: the mean KL without it, less the chain's own.
 
     Units are dropped one at a time, many trials in one batch, in the physically smaller network. A unit whose value
@@ -104,7 +105,7 @@ def minimality(chain: Chain, model: nn.Module, images: Tensor) -> dict[str, Tens
 
     Args:
         chain: The chain.
-        model: Its network.
+        model: Its network, or ``chain.bind(model)``.
         images: (N, ...), preprocessed as for the extraction.
 
     Returns:

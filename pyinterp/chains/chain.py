@@ -105,12 +105,20 @@ class Chain:
         rows = [self.gate_values(site.name) for site in self.sites]
         return rows if like is None else [row.to(like.device, gate_dtype(like)) for row in rows]
 
-    def bind(self, model: nn.Module) -> GatedModel:
+    def bind(self, model: nn.Module | GatedModel) -> GatedModel:
         """The graph of ``model`` with a gate at every site of the chain.
+
+        What takes a chain and its model also takes this in place of the model, so that it is traced only once.
 
         Raises:
             ValueError: ``model`` is another architecture; the first difference is named.
         """
+        if isinstance(model, GatedModel):
+            if model.sites != self.sites:
+                got = f"one with {len(model.sites)} other sites"
+                fix = "Bind the chain itself: chain.bind(model)."
+                raise ValueError(explain("chain", f"a model with its {len(self.sites)} sites", got, fix))
+            return model
         self.check(model)
         parameter = next(model.parameters())
         example = parameter.new_zeros(1, *self.input_shape)
@@ -171,7 +179,7 @@ class Chain:
         gates = self.gates(next(model.parameters()))
         return compact_network(self.bind(model), gates, images, self.input_shape, tolerance)
 
-    def evaluate(self, model: nn.Module, images: Tensor, labels: Tensor | None = None) -> Fidelity:
+    def evaluate(self, model: nn.Module | GatedModel, images: Tensor, labels: Tensor | None = None) -> Fidelity:
         """How far the chain's answers on any images are from the full network's.
 
         Args:

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit
 from pyinterp.chains.responses import look, response_maps
 from pyinterp.errors import explain
+from pyinterp.models.gating import GatedModel
 from pyinterp.models.shrink import Shrunk, shrink
 from pyinterp.models.sites import Site
 
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 def measure_flow(
-    model: nn.Module,
     chain: Chain,
+    model: nn.Module | GatedModel,
     images: ImageSet,
     *,
     units: int = 6,
@@ -39,8 +40,8 @@ def measure_flow(
     paths from i to j that meet no other unit: ``dz/dh[j] * dh[j]/dh[i] * h[i]``. One rule for every architecture.
 
     Args:
-        model: The network the chain was taken from, in eval mode.
         chain: The chain.
+        model: Its network, or ``chain.bind(model)``.
         images: The images to follow it on; of more than ``max_images`` as many are taken, evenly spread.
         units: Units per column, those with the most influence.
         least_share: Edges with a smaller share of their target's input are left out.
@@ -60,9 +61,10 @@ def measure_flow(
         raise ValueError(explain("measure_flow", "at least one of each", got, "Ask for one or more."))
     count = len(images.tensor)
     chosen = torch.linspace(0, count - 1, min(count, max_images)).round().long().unique()
-    parameter = next(model.parameters())
-    batch = images.tensor[chosen.to(images.tensor.device)].to(parameter.device, parameter.dtype)
-    gated, scores = chain.bind(model), chain.gates(batch)
+    gated = chain.bind(model)
+    weight = next(gated.module.buffers())
+    batch = images.tensor[chosen.to(images.tensor.device)].to(weight.device, weight.dtype)
+    scores = chain.gates(batch)
     # What is not kept takes no time: the small network has the same gates, for the units that are left.
     small = shrink(gated, [score != 0 for score in scores])
     left = [score[stored.to(score.device)] for score, stored in zip(scores, small.stored, strict=True)]

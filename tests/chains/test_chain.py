@@ -132,6 +132,18 @@ def test_another_architecture_is_refused_with_the_first_difference() -> None:
     chain.check(copy.deepcopy(net))
 
 
+def test_a_bound_model_is_taken_for_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, images, chain = example()
+    expected = chain.evaluate(net, images)
+    bound = chain.bind(net)
+    monkeypatch.setattr("pyinterp.chains.chain.trace", None)  # not once more
+    assert chain.bind(bound) is bound
+    assert chain.evaluate(bound, images) == expected
+    fewer = dataclasses.replace(chain, sites=chain.sites[1:])
+    with pytest.raises(ValueError, match=r"expected a model with its 3 sites, got one with 4 other sites"):
+        fewer.bind(bound)
+
+
 def test_digest_sees_every_bit() -> None:
     net = residual()
     assert digest(net) == digest(copy.deepcopy(net))

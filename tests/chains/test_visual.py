@@ -103,7 +103,7 @@ def edges_of(flow: ChainFlow, source: int, target: int) -> dict[tuple[int, int],
 
 def test_influence_and_edges_are_the_definition(case: tuple[Net, Chain, ImageSet]) -> None:
     net, chain, images = case
-    flow = measure_flow(net, chain, images, least_share=0.0)
+    flow = measure_flow(chain, net, images, least_share=0.0)
     influence_a, influence_b, edges, into_class = by_hand(net, chain, images.tensor)
     for column, wanted, kept in zip(flow.columns, (influence_a, influence_b), (KEPT_A, KEPT_B), strict=False):
         assert sorted(unit.index for unit in column.units) == kept
@@ -124,8 +124,8 @@ def test_influence_and_edges_are_the_definition(case: tuple[Net, Chain, ImageSet
 
 def test_small_shares_are_left_out_and_columns_are_capped(case: tuple[Net, Chain, ImageSet]) -> None:
     net, chain, images = case
-    every = measure_flow(net, chain, images, least_share=0.0)
-    some = measure_flow(net, chain, images, units=2, least_share=0.2, examples=1)
+    every = measure_flow(chain, net, images, least_share=0.0)
+    some = measure_flow(chain, net, images, units=2, least_share=0.2, examples=1)
     assert [len(column.units) for column in some.columns[:2]] == [2, 2]
     assert [column.kept for column in some.columns[:2]] == [4, 4]
     strong = {key for key, share in edges_of(every, 0, 1).items() if abs(share) >= 0.2}
@@ -146,7 +146,7 @@ def test_pictures_and_maps_show_where_a_unit_responds(case: tuple[Net, Chain, Im
     pixels = torch.zeros(4, 3, 48, 48, dtype=torch.uint8)
     pixels[2, :, 40, 9] = 255
     chain = replace(chain, input_shape=(3, 48, 48))
-    flow = measure_flow(net, chain, ImageSet(x, images.names, pixels), examples=2)
+    flow = measure_flow(chain, net, ImageSet(x, images.names, pixels), examples=2)
     unit = next(unit for unit in flow.columns[0].units if unit.index == 0)
     assert unit.responses[0].image == 2
     assert unit.picture is not None
@@ -162,7 +162,7 @@ def test_a_chain_with_a_closed_site_answers_alike_and_has_no_edges(
 ) -> None:
     net, chain, images = case
     chain.kept["b"][:] = False
-    flow = measure_flow(net, chain, images)
+    flow = measure_flow(chain, net, images)
     assert [column.kept for column in flow.columns] == [4, 0, 1]
     assert flow.columns[1].skipped
     assert flow.edges == ()
@@ -171,7 +171,7 @@ def test_a_chain_with_a_closed_site_answers_alike_and_has_no_edges(
 def test_nothing_is_left_behind(case: tuple[Net, Chain, ImageSet]) -> None:
     net, chain, images = case
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    measure_flow(net, chain, images)
+    measure_flow(chain, net, images)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in net.parameters())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -180,4 +180,4 @@ def test_nothing_is_left_behind(case: tuple[Net, Chain, ImageSet]) -> None:
 def test_counts_below_one_are_refused(case: tuple[Net, Chain, ImageSet], wrong: dict[str, int]) -> None:
     net, chain, images = case
     with pytest.raises(ValueError, match="at least one of each"):
-        measure_flow(net, chain, images, **wrong)
+        measure_flow(chain, net, images, **wrong)
