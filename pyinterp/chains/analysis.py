@@ -74,7 +74,9 @@ def sufficiency_curve(
     return SufficiencyCurve(tuple(shares), tuple(point["kl"] for point in points), tuple(agreement), area)
 
 
-def necessity(chain: Chain, model: nn.Module | GatedModel, images: Tensor, *, seed: int = 0) -> dict[str, Fidelity]:
+def necessity(
+    chain: Chain, model: nn.Module | GatedModel, images: Tensor, *, seed: int = 0
+) -> dict[str, Fidelity]:
     """What is left of the answers when the chain is taken out and everything else stays.
 
     Args:

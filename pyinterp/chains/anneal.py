@@ -17,6 +17,8 @@ CLOSED = -20.0
 """Logit of a unit that was closed for good."""
 FASTEST, LEAST = 0.1, 1e-3
 """The logarithm of the size penalty's weight moves by at most this per step; its least value, in parts of the first."""
+STRICTER, RELAXED = 1.05, 0.98
+"""What an image's strictness is multiplied by, per step, while its top class is another, and while it is the same."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,22 @@ class Schedule:
     warm: float = 0.25
     cold: float = 0.1
     warm_at: float = 0.7
-    noise: float = 0.5
+    noise: float = 0.35
     noise_from: float = 0.1
     noise_to: float = 0.6
     weight: float = 0.003
     gain: float = 0.2
     aim: float = 0.6
-    aim_most: float = 0.85
+    aim_most: float = 0.7
     window: int = 7
     judge_from: float = 0.78
     strictness: float = 0.3
     strict_from: float = 0.56
     strictest: float = 10.0
     limit: float = 8.0
-    closed: float = 0.01
+    closed: float = 0.03
     pool: float = 2.0
-    look: int = 20
+    look: int = 10
 
 
 @dataclass(frozen=True)
@@ -224,7 +226,7 @@ class Anneal:
             else:
                 off, agrees, share = self._judge(stretch)
             if self.done >= schedule.strict_from:
-                self.strictness *= torch.where(agrees, 0.99, 1.02)
+                self.strictness *= torch.where(agrees, RELAXED, STRICTER)
                 self.strictness.clamp_(0.1 * schedule.strictness, schedule.strictest)
             loss = self._per_trial(cost) + self.weight * share * len(engine)
         return {"kl": off, "agreement": self._per_trial(agrees.to(off)), "kept": share, "loss": loss}

@@ -179,7 +179,9 @@ class Chain:
         gates = self.gates(next(model.parameters()))
         return compact_network(self.bind(model), gates, images, self.input_shape, tolerance)
 
-    def evaluate(self, model: nn.Module | GatedModel, images: Tensor, labels: Tensor | None = None) -> Fidelity:
+    def evaluate(
+        self, model: nn.Module | GatedModel, images: Tensor, labels: Tensor | None = None
+    ) -> Fidelity:
         """How far the chain's answers on any images are from the full network's.
 
         Args:
