@@ -17,7 +17,7 @@ from pyinterp.chains.progress import Recorder
 from pyinterp.chains.search import Search
 from pyinterp.chains.tune import tune_scores
 
-PRUNE_TRIALS, TUNE_STEPS, ROUNDS, LOWER_AIM = 200, 60, 2, 0.35
+PRUNE_TRIALS, TUNE_STEPS, ROUNDS, LOWER_AIM = 600, 60, 2, 0.35
 
 
 @dataclass(frozen=True)

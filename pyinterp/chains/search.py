@@ -14,7 +14,7 @@ from torch import Tensor
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
 
-FIRST_BATCH, LARGEST_BATCH, SINGLES, SAFE_LEAD = 16, 64, 16, 0.05
+FIRST_BATCH, LARGEST_BATCH, SINGLES, PATIENCE, SAFE_LEAD = 16, 64, 16, 48, 0.05
 DRAWS = 2
 Report = Callable[[dict[str, Tensor]], None]
 
@@ -138,19 +138,19 @@ class Search:
         """Close units, the least missed first, as long as the bound is met.
 
         Many at once at first; where that fails, one by one. Units that the bound does not allow to close are spared
-        from then on.
+        from then on. Ends when `PATIENCE` trials in a row closed nothing.
 
         Args:
             kept: (units_total,) bool, a sub-network that meets the bound.
             bound: On the mean divergence.
-            trials: How many sub-networks may be measured.
+            trials: How many sub-networks may be measured at most.
         """
         engine = self.engine
         kept = self.kept = engine.live(kept)
         engine.reopen()
         engine.close_all_but(kept, self.images[:1])
-        batch, spared = FIRST_BATCH, torch.zeros_like(kept)
-        while trials > 0:
+        batch, spared, idle = FIRST_BATCH, torch.zeros_like(kept), 0
+        while trials > 0 and idle < PATIENCE:
             estimate, leads, pull = self.closing_costs(kept)
             missed = (estimate / engine.cost).masked_fill(~kept | spared | engine.leads, float("inf"))
             order = missed.argsort()[: int(torch.isfinite(missed).sum())]
@@ -160,13 +160,13 @@ class Search:
             batch, before = min(batch, len(order)), kept
             while batch > 1 and kept is before and trials > 0:
                 kept = self._closed(kept, order[:batch], bound)
-                trials -= 1
+                trials, idle = trials - 1, idle + 1 if kept is before else 0
                 batch = batch // 2 if kept is before else min(2 * batch, LARGEST_BATCH)
             if batch == 1 and kept is before:
                 for unit in order[: min(SINGLES, trials)]:
                     smaller = self._closed(kept, unit, bound)
                     spared[unit] = smaller is kept
-                    kept, trials = smaller, trials - 1
+                    kept, trials, idle = smaller, trials - 1, idle + 1 if smaller is kept else 0
         return kept
 
     def _closed(self, kept: Tensor, units: Tensor, bound: float) -> Tensor:
