@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -110,6 +111,9 @@ class Chain:
 
         What takes a chain and its model also takes this in place of the model, so that it is traced only once.
 
+        Warns:
+            UserWarning: The weights are others.
+
         Raises:
             ValueError: ``model`` is another architecture; the first difference is named.
         """
@@ -120,6 +124,12 @@ class Chain:
                 raise ValueError(explain("chain", f"a model with its {len(self.sites)} sites", got, fix))
             return model
         self.check(model)
+        if digest(model) != self.weights_digest:
+            warnings.warn(
+                f"the weights are not those the chain was extracted from ({self.model_name}), or of another precision: "
+                "its numbers hold for those. Load these, or extract a chain of this network.",
+                stacklevel=2,
+            )
         parameter = next(model.parameters())
         example = parameter.new_zeros(1, *self.input_shape)
         return gate_model(trace(model, example), self.sites)

@@ -144,6 +144,15 @@ def test_a_bound_model_is_taken_for_the_model(monkeypatch: pytest.MonkeyPatch) -
         fewer.bind(bound)
 
 
+def test_other_weights_are_told_of() -> None:
+    net, _, chain = example()
+    other = copy.deepcopy(net)
+    with torch.no_grad():
+        next(other.parameters()).view(-1)[0] += 1
+    with pytest.warns(UserWarning, match="not those the chain was extracted from"):
+        chain.bind(other)
+
+
 def test_digest_sees_every_bit() -> None:
     net = residual()
     assert digest(net) == digest(copy.deepcopy(net))

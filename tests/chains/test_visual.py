@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyinterp.chains.chain import Chain, describe
+from pyinterp.chains.chain import Chain, describe, digest
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.chains.visual import measure_flow
 from pyinterp.models import ImageSet, trace
@@ -50,7 +50,7 @@ def case() -> tuple[Net, Chain, ImageSet]:
         layer_gates={},
         input_shape=(3, 12, 12),
         architecture=describe(net),
-        weights_digest="",
+        weights_digest=digest(net),
     )
     return net, chain, ImageSet(x, ("a", "b", "c", "d"), pixels)
 
