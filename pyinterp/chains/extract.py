@@ -189,32 +189,36 @@ def _extract(
     search = find_by_penalty if options.target is None else find_by_target
     try:
         found = search(engine, images.contiguous(), objective, group, options, recorder)
+        recorder.say("measuring")
+        template = Chain(
+            model_name=name,
+            mode=options.mode,
+            sites=sites,
+            kept={},
+            scores={},
+            layer_gates={},
+            input_shape=traced.input_shape,
+            architecture=describe(network),
+            weights_digest=digest(network),
+            settings=options.describe()
+            | {"keep": _words(keep), "precision": str(precision or "as the model")},
+            interrupted=recorder.interrupted,
+        )
+        gated = gate_model(traced, sites)
+        chains = []
+        for result in found:
+            mine = group == result.trial
+            values = dict(
+                zip([site.name for site in searched], result.gates.split(engine.sizes), strict=True)
+            )
+            gates = [values.get(site.name, result.gates.new_ones(site.units)) for site in sites]
+            alive = live_units(gated, [row != 0 for row in gates])
+            gates = [row * units.to(row.device) for row, units in zip(gates, alive, strict=True)]
+            chain = replace(template, history=recorder.history(result.trial))
+            chains.append(_measured(chain, gated, gates, images[mine], objective.take(mine), fresh, options))
+        return chains
     finally:
         recorder.close()
-    template = Chain(
-        model_name=name,
-        mode=options.mode,
-        sites=sites,
-        kept={},
-        scores={},
-        layer_gates={},
-        input_shape=traced.input_shape,
-        architecture=describe(network),
-        weights_digest=digest(network),
-        settings=options.describe() | {"keep": _words(keep), "precision": str(precision or "as the model")},
-        interrupted=recorder.interrupted,
-    )
-    gated = gate_model(traced, sites)
-    chains = []
-    for result in found:
-        mine = group == result.trial
-        values = dict(zip([site.name for site in searched], result.gates.split(engine.sizes), strict=True))
-        gates = [values.get(site.name, result.gates.new_ones(site.units)) for site in sites]
-        alive = live_units(gated, [row != 0 for row in gates])
-        gates = [row * units.to(row.device) for row, units in zip(gates, alive, strict=True)]
-        chain = replace(template, history=recorder.history(result.trial))
-        chains.append(_measured(chain, gated, gates, images[mine], objective.take(mine), fresh, options))
-    return chains
 
 
 def _measured(

@@ -58,6 +58,11 @@ class Recorder:
                 words = f"{self.phase}: {100 * row['kept']:5.2f} % open, KL {row['kl']:.3f}"
                 self._bar.update(self._task, completed=entry.step, description=words)
 
+    def say(self, words: str) -> None:
+        """Show on the bar what goes on now."""
+        if self._bar:
+            self._bar.update(self._task, description=words)
+
     def close(self) -> None:
         """Take the bar down."""
         if self._bar:
