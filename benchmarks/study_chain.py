@@ -44,10 +44,11 @@ def crop_set(loaded: LoadedModel, counts: dict[str, int], seed: int) -> Tensor:
 
 
 def draw(generator: torch.Generator) -> dict[str, int]:
-    """How many crops of which photographs: 1 to 5 photographs, at most 20 images, every total as likely."""
+    """How many crops of which photographs: 1 to 5 photographs, at most 20 images, every doubling as likely."""
     names = list(photographs())
     some = int(torch.randint(1, MOST_PHOTOGRAPHS + 1, (1,), generator=generator))
-    total = int(torch.randint(some, MOST_IMAGES + 1, (1,), generator=generator))
+    spread = float(torch.rand(1, generator=generator))
+    total = int(some * ((MOST_IMAGES + 1) / some) ** spread)
     chosen = torch.randperm(len(names), generator=generator)[:some].tolist()
     return {names[i]: total // some + (place < total % some) for place, i in enumerate(chosen)}
 
