@@ -54,8 +54,9 @@ def sufficiency_curve(
     if len(shares) < 2 or not ascending or not 0 <= shares[0] <= shares[-1] <= 1:
         fix = "Try (0.1, 0.3, 1)."
         raise ValueError(explain("sufficiency_curve", "two or more ascending ratios in [0, 1]", shares, fix))
-    gated, gates = chain.bind(model), chain.gates(images)
+    gated = chain.bind(model)
     check_images(gated, images)
+    gates = chain.gates(images)
     worth = gates if chain.mode == "scaled" else attribution.taylor(gated, images, gates)
     is_unit = attribution.unit_flags(chain.sites).to(images.device)
     kept, values = torch.cat(gates), torch.cat(list(worth)).clone()

@@ -12,6 +12,7 @@ from torch.fx import Interpreter, Node
 from pyinterp.chains.evaluate import gate_dtype
 from pyinterp.models.dataflow import ACTIVATIONS, only_user
 from pyinterp.models.gating import GatedModel, channels_last, gate_model
+from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import op_of
 from pyinterp.models.sites import Site
 
@@ -71,6 +72,7 @@ def activation(gated: GatedModel, images: Tensor) -> list[Tensor]:
     return [sums[site.name] / len(images) for site in gated.sites]
 
 
+@with_gradients
 def taylor(gated: GatedModel, images: Tensor, gates: Sequence[Tensor] | None = None) -> list[Tensor]:
     """Per site (units,): mean_x |g_i * d log q_y(x) / d g_i| at the gates g; y is the full network's top class on x.
 
@@ -95,6 +97,7 @@ def taylor(gated: GatedModel, images: Tensor, gates: Sequence[Tensor] | None = N
     return list((total / len(images)).split(sizes))
 
 
+@with_gradients
 def integrated_gradients(gated: GatedModel, images: Tensor, steps: int = PATH_STEPS) -> list[Tensor]:
     """Per site (units,): mean_x |integral_0^1 d log q_y(x) / d g_i da| with every unit's gate at a, layers open.
 
@@ -121,6 +124,7 @@ def integrated_gradients(gated: GatedModel, images: Tensor, steps: int = PATH_ST
     return list((total / len(images)).split(sizes))
 
 
+@with_gradients
 def cdrp(gated: GatedModel, images: Tensor, steps: int = CDRP_STEPS) -> list[Tensor]:
     """Per site (units,): mean over images of the gates that critical data routing paths give each image alone.
 
@@ -175,6 +179,7 @@ def _batches(gated: GatedModel, images: Tensor) -> Iterator[tuple[Tensor, Tensor
     if not gated.fused:
         gated = gate_model(gated.traced, gated.sites, fused=True)
     sizes = [site.units for site in gated.sites]
+    images = images.clone() if images.is_inference() else images
     for part in channels_last(images).split(BATCH):
         group = torch.arange(len(part), device=images.device)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyinterp.chains import attribution
 from pyinterp.chains.evaluate import measure_fidelity
@@ -21,7 +21,7 @@ BASELINES = ("random", "magnitude", "activation", "taylor", "integrated_gradient
 
 def measure_baselines(
     chain: Chain,
-    gated: GatedModel,
+    model: nn.Module | GatedModel,
     images: Tensor,
     *,
     seed: int = 0,
@@ -34,7 +34,7 @@ def measure_baselines(
 
     Args:
         chain: What to compare with.
-        gated: ``chain.bind(model)``.
+        model: Its network, or ``chain.bind(model)``.
         images: (N, ...), for the choice and for the measurement alike.
         seed: Of the random choice.
         names: Some of `BASELINES`.
@@ -43,6 +43,7 @@ def measure_baselines(
     Returns:
         {name: {"kl", "agreement"}}.
     """
+    gated = chain.bind(model)
     counts = [int((gate != 0).sum()) for gate in chain.gates()]
     measured = {}
     for name in names:

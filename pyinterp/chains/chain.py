@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.chains.compact import compact_network
-from pyinterp.chains.evaluate import Fidelity, gate_dtype, measure_fidelity
+from pyinterp.chains.evaluate import Fidelity, check_images, gate_dtype, measure_fidelity
 from pyinterp.chains.files import load_chain, save_chain
 from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel, gate_model
-from pyinterp.models.graph import trace
+from pyinterp.models.graph import require_eval, trace
 from pyinterp.models.hooks import replaced_forward
 from pyinterp.models.sites import Site
 
@@ -35,7 +35,7 @@ class Prediction:
     chain_probability: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chain:
     """A sub-network: kept units of a trained network, everything else removed; its weights stay as they were.
 
@@ -123,6 +123,7 @@ class Chain:
                 fix = "Bind the chain itself: chain.bind(model)."
                 raise ValueError(explain("chain", f"a model with its {len(self.sites)} sites", got, fix))
             return model
+        require_eval(model)
         self.check(model)
         if digest(model) != self.weights_digest:
             warnings.warn(
@@ -186,8 +187,9 @@ class Chain:
         Raises:
             ValueError: The small network does not answer as the masked one does.
         """
-        gates = self.gates(next(model.parameters()))
-        return compact_network(self.bind(model), gates, images, self.input_shape, tolerance)
+        gated = self.bind(model)
+        gates = self.gates(next(gated.module.buffers()))
+        return compact_network(gated, gates, images, self.input_shape, tolerance)
 
     def evaluate(
         self, model: nn.Module | GatedModel, images: Tensor, labels: Tensor | None = None
@@ -199,7 +201,9 @@ class Chain:
             images: (N, C, H, W), preprocessed as for the extraction.
             labels: (N,) int64 classes, for the accuracies.
         """
-        return measure_fidelity(self.bind(model), self.gates(images), images, labels)
+        gated = self.bind(model)
+        check_images(gated, images)
+        return measure_fidelity(gated, self.gates(images), images, labels)
 
     def summary(self) -> str:
         """The chain in a few lines of words and numbers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from pyinterp.models.images import Preprocessor, load_images
 from pyinterp.models.sites import Site, find_sites
 
 STEPS = {"penalty": 300, "target": 560}
+PENALTY = {"sparsity_weight": 0.005, "layer_weight": 1.0, "temperature": 0.2, "threshold": 0.1, "lr": 0.005}
+"""What has a say without a target only, and its defaults."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,7 @@ class Options:
     def describe(self) -> dict[str, Any]:
         """Those that had a say, for `Chain.settings`."""
         mine = asdict(self) | {"max_steps": self.steps}
-        others = ("sparsity_weight", "layer_weight", "temperature", "threshold", "lr")
-        unused = others if self.target else ("target_kl", "target_keep")
+        unused = tuple(PENALTY) if self.target else ("target_kl", "target_keep")
         return {name: value for name, value in mine.items() if name not in unused and value is not None}
 
     def verdict(self, divergence: float, agreement: float, kept: float) -> tuple[bool | None, str]:
@@ -81,21 +83,14 @@ def check_options(options: Options, precision: Any) -> None:
         if not fine:
             raise ValueError(explain("extract_chain", f"{name} {expected}", getattr(options, name), fix))
 
-    for name in (
-        "target_kl",
-        "target_keep",
-        "sparsity_weight",
-        "layer_weight",
-        "temperature",
-        "threshold",
-        "lr",
-    ):
+    for name in ("target_kl", "target_keep", *PENALTY):
         value = getattr(options, name)
-        need(value is None or isinstance(value, (int, float)), name, "a number", "Pass a plain number.")
+        need(value is None or isinstance(value, Real), name, "a number", "Pass a plain number.")
     for name in ("max_steps", "seed"):
         value = getattr(options, name)
         fits = isinstance(value, int) or (value is None and name == "max_steps")
-        need(fits, name, "an integer", "Pass a plain integer.")
+        need(fits and not isinstance(value, bool), name, "an integer", "Pass a plain integer.")
+    need(0 <= options.seed < 2**63, "seed", "from 0 to 2^63 - 1", "Pass a smaller one.")
     need(options.mode in ("scaled", "exact"), "mode", '"scaled" or "exact"', "Choose one of them.")
     if options.target_kl is not None and options.target_keep is not None:
         raise ValueError(
@@ -116,6 +111,10 @@ def check_options(options: Options, precision: Any) -> None:
     need(0 < options.threshold < 1, "threshold", "in (0, 1)", "The paper has 0.1.")
     need(0 < options.lr < float("inf"), "lr", "> 0", "The paper has 0.005.")
     need(options.max_steps is None or options.max_steps >= 1, "max_steps", "at least 1", "Try 300.")
+    for name, default in PENALTY.items():
+        fix = "Drop it: a target sets its own. Or drop the target."
+        idle = options.target is not None and getattr(options, name) != default
+        need(not idle, name, "without a target only", fix)
     if precision not in (None, torch.bfloat16, torch.float16):
         fix = "Leave it out to compute in the model's own precision."
         raise ValueError(
@@ -140,8 +139,8 @@ def check_model(model: Any) -> None:
     if len(devices) > 1:
         fix = "Move the model to one device."
         raise ValueError(explain("extract_chain", "a model on one device", sorted(devices), fix))
-    stored = weights | dict(model.named_buffers())
-    bad = [name for name, value in stored.items() if not torch.isfinite(value).all()]
+    bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
+    bad += [name for name, value in model.named_buffers() if torch.isnan(value).any()]  # masks are infinite
     if bad:
         got = f"NaN or infinite values in {', '.join(map(repr, bad[:3]))}" + (
             " and others" if len(bad) > 3 else ""
@@ -158,7 +157,8 @@ def read_images(images: Any, preprocess: Preprocessor | None, model: nn.Module) 
         raise ValueError(
             explain("extract_chain", f"images on the model's device, {weight.device}", batch.device, fix)
         )
-    return batch.to(weight.device, weight.dtype)
+    batch = batch.to(weight.device, weight.dtype)
+    return batch.clone() if batch.is_inference() else batch
 
 
 def choose_sites(traced: TracedModel, wanted: Sequence[Site | str] | None) -> tuple[Site, ...]:
@@ -170,9 +170,12 @@ def choose_sites(traced: TracedModel, wanted: Sequence[Site | str] | None) -> tu
         raise ValueError(explain("extract_chain", "a model with at least two classes", traced.classes, fix))
     every = find_sites(traced)
     if wanted is None:
-        return tuple(every)
+        wanted = every
     if isinstance(wanted, str):
         wanted = [wanted]
+    if not isinstance(wanted, (list, tuple)):
+        fix = "See pyinterp.models.sites(model)."
+        raise TypeError(explain("extract_chain", "sites as a list of sites or names", repr(wanted), fix))
     names = {site if isinstance(site, str) else site.name for site in wanted}
     unknown = sorted(names - {site.name for site in every})
     if unknown or not names:
@@ -180,6 +183,6 @@ def choose_sites(traced: TracedModel, wanted: Sequence[Site | str] | None) -> tu
         raise ValueError(explain("extract_chain", "names of the model's sites", unknown or "none", fix))
     chosen = tuple(site for site in every if site.name in names)
     if all(site.kind == "layer" for site in chosen):
-        fix = "Add sites of filters, heads or neurons."
-        raise ValueError(explain("extract_chain", "sites with units", "layers only", fix))
+        fix = "Add sites of filters, heads or neurons, where the model has them."
+        raise ValueError(explain("extract_chain", "sites with units", f"{len(chosen)} layers only", fix))
     return chosen

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from pyinterp.chains.evaluate import answers, gated_answers
+from pyinterp.chains.evaluate import answers, check_images, gated_answers
 from pyinterp.errors import explain
 from pyinterp.models.count import count
 from pyinterp.models.gating import GatedModel
@@ -52,19 +52,22 @@ def compact_network(
         gates: Per site (units,), what each unit is multiplied by.
         images: (N, ...) on which the two are compared and timed; None: four random ones.
         input_shape: Shape of one image.
-        tolerance: Largest allowed difference of logits, as a share of max(1, largest logit).
+        tolerance: Largest allowed difference of logits, as a share of max(1, largest logit); at least four roundings
+            of the network's dtype.
 
     Raises:
         ValueError: The smaller network's logits differ by more than that.
     """
     network = _own_weights(fold(gated, [row != 0 for row in gates], gates))
     full = gated.traced.module
+    weight = next(value for value in full.state_dict().values() if value.is_floating_point())
     if images is None:
-        weight = next(value for value in full.state_dict().values() if value.is_floating_point())
         noise = torch.randn(4, *input_shape, generator=torch.Generator().manual_seed(0))
         images = noise.to(weight)
+    check_images(gated, images)
     masked = gated_answers(gated, gates, images)
     difference = float((masked - answers(network, images)).abs().max())
+    tolerance = max(tolerance, 4 * torch.finfo(weight.dtype).eps)
     allowed = tolerance * max(1.0, float(masked.abs().max()))
     if not difference <= allowed:
         fix = "Use chain.apply(model) instead, allow more with tolerance, and please report the model."

@@ -90,7 +90,8 @@ class Engine:
         store_channels_last(self._small.module)
         with torch.no_grad():
             after = self.logits(scores, probe)
-        allowed = (0.1 if self.autocast else 1e-3) * (1 + before.abs().max())
+        rounding = 4 * torch.finfo(probe.dtype).eps
+        allowed = (0.1 if self.autocast else max(1e-3, rounding)) * (1 + before.abs().max())
         if not (before - after).abs().max() <= allowed:
             self._small = old
             warnings.warn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ def measure_fidelity(
         ValueError: The images are not the network's, or there is not one label per image.
     """
     check_images(gated, images)
+    labels = None if labels is None else torch.as_tensor(labels)
     if labels is not None and labels.shape != images.shape[:1]:
         fix = "Pass one class per image."
         raise ValueError(explain("evaluate", f"labels ({len(images)},)", tuple(labels.shape), fix))
@@ -78,9 +80,16 @@ def compare(full: Tensor, chain: Tensor, labels: Tensor | None = None) -> Fideli
     return result
 
 
-def check_images(gated: GatedModel, images: Tensor) -> None:
-    """Raise ValueError unless the images have the shape that the network was traced with."""
+def check_images(gated: GatedModel, images: Any) -> None:
+    """Raise TypeError or ValueError unless the images have the shape that the network was traced with."""
     expected = gated.traced.input_shape
+    if not isinstance(images, Tensor):
+        fix = "Pass the tensor of what load_images gives: images.tensor."
+        raise TypeError(explain("evaluate", "a batch of images as a tensor", type(images).__name__, fix))
+    dtype = next(value.dtype for value in gated.traced.module.buffers() if value.is_floating_point())
+    if images.dtype != dtype:
+        fix = "Preprocess the images as for the extraction; then images.to(...)."
+        raise ValueError(explain("evaluate", f"images in {dtype}, as the network", images.dtype, fix))
     if images.dim() != len(expected) + 1 or tuple(images.shape[1:]) != expected or not len(images):
         fix = "Preprocess the images as for the extraction."
         raise ValueError(

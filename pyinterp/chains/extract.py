@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,12 @@ from pyinterp.chains.chain import Chain, Mode, Prediction, describe, digest
 from pyinterp.chains.checks import Options, check_model, check_options, choose_sites, read_images
 from pyinterp.chains.compact import compact_network
 from pyinterp.chains.engine import Engine
-from pyinterp.chains.evaluate import measure_fidelity
+from pyinterp.chains.evaluate import Fidelity, compare, measure_fidelity
 from pyinterp.chains.objective import Keep, Objective, check_keep
 from pyinterp.chains.progress import Progress, Recorder
 from pyinterp.chains.recipes import find_by_penalty, find_by_target
 from pyinterp.models.gating import GatedModel, gate_model
+from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import trace
 from pyinterp.models.shrink import live_units
 from pyinterp.models.sites import Site
@@ -146,6 +148,10 @@ def extract_chains(
     return _extract(model, batches, options, keep, sites, None, precision, progress)
 
 
+Result = TypeVar("Result")
+
+
+@with_gradients
 def _extract(
     model: nn.Module | LoadedModel,
     batches: Sequence[Any],
@@ -181,6 +187,11 @@ def _extract(
     counts = torch.tensor([len(tensor) for tensor in tensors], device=images.device)
     group = torch.arange(len(tensors), device=images.device).repeat_interleave(counts)
     full = _answer(traced.module, images)
+    if not torch.isfinite(full).all():
+        raise ValueError(
+            "extract_chain: expected finite logits, got NaN or infinite ones from the full network. Check its weights "
+            "and the preprocessing of the images."
+        )
     check_keep(keep, full)
     objective = Objective(full, keep)
     searched = sites if options.target is None else tuple(site for site in sites if site.kind != "layer")
@@ -202,7 +213,6 @@ def _extract(
             weights_digest=digest(network),
             settings=options.describe()
             | {"keep": _words(keep), "precision": str(precision or "as the model")},
-            interrupted=recorder.interrupted,
         )
         gated = gate_model(traced, sites)
         chains = []
@@ -215,7 +225,8 @@ def _extract(
             alive = live_units(gated, [row != 0 for row in gates])
             gates = [row * units.to(row.device) for row, units in zip(gates, alive, strict=True)]
             chain = replace(template, history=recorder.history(result.trial))
-            chains.append(_measured(chain, gated, gates, images[mine], objective.take(mine), fresh, options))
+            own = objective.take(mine)
+            chains.append(_measured(chain, gated, gates, images[mine], own, fresh, options, recorder))
         return chains
     finally:
         recorder.close()
@@ -229,8 +240,12 @@ def _measured(
     objective: Objective,
     held_out: Tensor | None,
     options: Options,
+    recorder: Recorder,
 ) -> Chain:
-    """Put what a search found into a chain, and measure it in full precision."""
+    """Put what a search found into a chain, and measure it in full precision.
+
+    Whatever fails here, or is interrupted, leaves out one measurement, and says so; the chain itself took minutes.
+    """
     rows = {site.name: row.cpu().float() for site, row in zip(chain.sites, gates, strict=True)}
     layers = {site.name for site in chain.sites if site.kind == "layer"}
     chain = replace(
@@ -240,47 +255,75 @@ def _measured(
         layer_gates={name: float(rows[name]) for name in rows if name in layers},
     )
     gates = chain.gates(images)
-    answer = _answer(lambda x: gated.module(x, None, *gates), images)
-    fidelity = {"images": measure_fidelity(gated, gates, images)}
+    words: list[str] = []
+
+    def measured(what: str, measure: Callable[[], Result], otherwise: Result) -> Result:
+        try:
+            return measure()
+        except KeyboardInterrupt:
+            recorder.interrupted = True
+        except Exception as error:
+            words.append(f"{what} could not be measured: {error}")
+        return otherwise
+
+    def answers() -> Tensor:
+        return _answer(lambda x: gated.module(x, None, *gates), images)
+
+    try:
+        answer = answers()
+    except KeyboardInterrupt:
+        recorder.interrupted, answer = True, answers()
+    fidelity = {"images": compare(objective.logits, answer)}
     if held_out is not None:
-        fidelity["held_out"] = measure_fidelity(gated, gates, held_out)
-    p, q = objective.logits.softmax(1).max(1), answer.softmax(1).max(1)
-    predictions = tuple(
-        Prediction(int(a), float(b), int(c), float(d))
-        for a, b, c, d in zip(p.indices, p.values, q.indices, q.values, strict=True)
-    )
+        on_others: Fidelity = measured(
+            "Held-out images", partial(measure_fidelity, gated, gates, held_out), {}
+        )
+        fidelity |= {"held_out": on_others} if on_others else {}
     met, message = options.verdict(
         float(objective.divergence(answer).mean()),
         float(objective.agrees(answer).float().mean()),
         chain.kept_fraction,
     )
-    words = [message]
+    words.append(message)
+    wrong = int((~torch.isfinite(answer)).any(1).sum())
+    if wrong:
+        words.append(
+            f"On {wrong} of {len(images)} images the chain answers NaN or infinite values, the full network does not: "
+            "without what was removed it divides by 0. Ask for a larger chain."
+        )
     if chain.kept_count == 0:
         words.append(f"The chain is empty: no unit is kept. {options.empty}")
-    if options.target_kl is not None and chain.kept_fraction > 0.9 and not chain.interrupted:
+    if options.target_kl is not None and chain.kept_fraction > 0.9 and not recorder.interrupted:
         words.append(
             "Hardly anything was removed: the search found nothing smaller in its steps. Raise max_steps."
         )
     small: Mapping[str, float] = {}
     baselines: Mapping[str, dict[str, float]] = {}
-    if not chain.interrupted and chain.kept_count:
-        try:
-            baselines = measure_baselines(chain, gated, images, seed=options.seed)
-            small = compact_network(gated, gates, images, chain.input_shape).info  # type: ignore[assignment]
-        except ValueError as error:
-            words.append(str(error))
-        except KeyboardInterrupt:
-            chain = replace(chain, interrupted=True)
-    if chain.interrupted:
+    if chain.kept_count and not recorder.interrupted:
+        measure = partial(measure_baselines, chain, gated, images, seed=options.seed)
+        baselines = measured("The baselines", measure, {})
+    if chain.kept_count and not recorder.interrupted:
+        build = partial(compact_network, gated, gates, images, chain.input_shape)
+        small = measured("The chain as a network of its own", lambda: build().info, {})
+    if recorder.interrupted:
         words.append("The run was interrupted; this is the best chain until then.")
     return replace(
         chain,
         compact_info=small,
         fidelity=fidelity,
-        predictions=predictions,
-        bound_met=met,
+        predictions=_predictions(objective.logits, answer),
+        bound_met=None if met is None else met and not wrong,
         message=" ".join(word for word in words if word),
         baselines=baselines,
+        interrupted=recorder.interrupted,
+    )
+
+
+def _predictions(full: Tensor, chain: Tensor) -> tuple[Prediction, ...]:
+    p, q = full.softmax(1).max(1), chain.softmax(1).max(1)
+    return tuple(
+        Prediction(int(a), float(b), int(c), float(d))
+        for a, b, c, d in zip(p.indices, p.values, q.indices, q.values, strict=True)
     )
 
 
@@ -288,13 +331,7 @@ def _measured(
 def _answer(network: Callable[[Tensor], Tensor], images: Tensor, batch: int = 32) -> Tensor:
     """Logits (N, classes), float32 or wider."""
     logits = torch.cat([network(part) for part in images.split(batch)])
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if not torch.isfinite(logits).all():
-        raise ValueError(
-            "extract_chain: expected finite logits, got NaN or infinite ones from the full network. Check its weights "
-            "and the preprocessing of the images."
-        )
-    return logits
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _words(keep: Keep) -> str:

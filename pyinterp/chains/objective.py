@@ -121,9 +121,9 @@ def check_keep(keep: Keep, logits: Tensor) -> None:
         fix = "Pass class numbers, or a callable on the logits."
         raise ValueError(explain("keep", "whole numbers of classes", repr(keep), fix))
     if len(asked) != 1 or not isinstance(keep, int):
-        if len(set(asked)) < 2:
-            fix = "Name two or more different classes, or one class as a plain number for its logit."
-            raise ValueError(explain("keep", "two or more classes", asked, fix))
+        if len(set(asked)) < max(2, len(asked)):
+            fix = "Name each once, or one class as a plain number for its logit."
+            raise ValueError(explain("keep", "two or more different classes", asked, fix))
     wrong = [c for c in asked if not 0 <= c < classes]
     if wrong:
         fix = "Count classes from 0."

@@ -62,6 +62,7 @@ def optimise_scores(
     top = float("inf") if options.mode == "scaled" else 1.0
     open_units = torch.ones_like(values, dtype=torch.bool)
     losses: list[Tensor] = []
+    settled = torch.zeros(trials, dtype=torch.bool, device=images.device)
     recorder.phase = "scores"
     try:
         for step in range(1, options.steps + 1):
@@ -80,7 +81,7 @@ def optimise_scores(
                     slope[:, layers] = options.layer_weight / int(layers.sum())
                 slope = slope + gradient
                 slope[:, layers] *= (gates * (1 - gates))[:, layers] / options.temperature
-                values += walk.step(slope)
+                values += walk.step(slope) * ~settled[:, None]  # it waits for the others as if it were alone
                 values[:, units] = values[:, units].clamp(0, top)
                 if step % LOOK == 0:
                     open_units &= (values > 0) | layers
@@ -95,7 +96,9 @@ def optimise_scores(
                 }
             )
             losses.append(loss)
-            if step >= 10 and _settled(losses, int(units.sum())):
+            if step >= 10:
+                settled |= _settled(losses, int(units.sum()))
+            if settled.all():
                 break
     except KeyboardInterrupt:
         recorder.interrupted = True
@@ -105,9 +108,10 @@ def optimise_scores(
     return gates if options.mode == "scaled" else (gates > 0).to(gates)
 
 
-def _settled(losses: list[Tensor], units: int) -> bool:
+def _settled(losses: list[Tensor], units: int) -> Tensor:
+    """(G,) bool."""
     recent = torch.stack(losses[-WINDOW - 1 :])
-    return bool((recent.diff(dim=0).abs().mean(0) < STILL * units).all())
+    return recent.diff(dim=0).abs().mean(0) < STILL * units
 
 
 def _per_trial(values: Tensor, group: Tensor, counts: Tensor) -> Tensor:

@@ -12,9 +12,11 @@ from pyinterp.chains.flow import Response
 MAP_SIDE = 28
 LEAST_CROP, CELLS = 36, 6
 EVEN = 0.02
+MOST_OTHERS = 16
+"""Tokens beside the patches, at most."""
 
 
-def response_maps(value: Tensor, dim: int, units: int, images: int) -> Tensor:
+def response_maps(value: Tensor, dim: int, units: int, pixels: Tensor) -> Tensor:
     """Response of every unit at every place, not negative: (N, units, h, w).
 
     Args:
@@ -22,8 +24,9 @@ def response_maps(value: Tensor, dim: int, units: int, images: int) -> Tensor:
             (N, T, C), pooled features (N, C). Where it has another first axis than N, places are averaged.
         dim: Axis of the units.
         units: Number of units; a unit of more than one entry responds by the norm over them.
-        images: N.
+        pixels: (N, 3, H, W), the images; tokens are patches in a grid of their shape.
     """
+    images, (height, width) = len(pixels), pixels.shape[-2:]
     moved = value.movedim(dim, -1)
     moved = moved.reshape(*moved.shape[:-1], units, -1)
     response = moved.norm(dim=-1) if moved.shape[-1] > 1 else moved[..., 0]
@@ -34,9 +37,14 @@ def response_maps(value: Tensor, dim: int, units: int, images: int) -> Tensor:
         return response.movedim(-1, 1)
     if len(response) == images and response.dim() == 3:
         tokens = response.shape[1]
-        # Class and register tokens stand before the grid of patches.
-        side = math.isqrt(tokens)
-        return response[:, tokens - side * side :].reshape(images, side, side, -1).movedim(-1, 1)
+        # Class and register tokens stand before the grid of patches, which has as many rows as fit.
+        rows = next(
+            (r for r in range(math.isqrt(tokens * height // width), 0, -1) if r * width % height == 0), 0
+        )
+        columns = rows * width // height
+        if rows and tokens - rows * columns <= MOST_OTHERS:
+            grid = response[:, tokens - rows * columns :]
+            return grid.reshape(images, rows, columns, -1).movedim(-1, 1)
     return response.reshape(images, -1, units).mean(1)[:, :, None, None]
 
 

@@ -15,6 +15,7 @@ from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit
 from pyinterp.chains.responses import look, response_maps
 from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel
+from pyinterp.models.gradients import with_gradients
 from pyinterp.models.shrink import Shrunk, shrink
 from pyinterp.models.sites import Site
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pyinterp.models.images import ImageSet
 
 
+@with_gradients
 def measure_flow(
     chain: Chain,
     model: nn.Module | GatedModel,
@@ -59,6 +61,9 @@ def measure_flow(
     if units < 1 or examples < 1 or max_images < 1:
         got = f"units={units}, examples={examples}, max_images={max_images}"
         raise ValueError(explain("measure_flow", "at least one of each", got, "Ask for one or more."))
+    if not hasattr(images, "pixels"):
+        fix = "Pass what pyinterp.models.load_images gives: it has the pixels, too."
+        raise TypeError(explain("measure_flow", "an ImageSet", type(images).__name__, fix))
     count = len(images.tensor)
     chosen = torch.linspace(0, count - 1, min(count, max_images)).round().long().unique()
     gated = chain.bind(model)
@@ -167,7 +172,7 @@ def _margin(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def _gradients(run: _Run, target: Tensor) -> dict[str, Tensor]:
-    if not target.requires_grad:  # a chain that answers the same to every image
+    if not (target.requires_grad and run.handed):  # it answers the same to every image, or no unit is left
         return {name: torch.zeros_like(value) for name, value in run.handed.items()}
     found = torch.autograd.grad(target, list(run.handed.values()), materialize_grads=True)
     return dict(zip(run.handed, found, strict=True))
@@ -192,7 +197,7 @@ def _shown(
     """The most influential units of one site."""
     influence = _per_unit(value * gradient, gate).abs().mean(0).cpu()
     shares = influence / influence.sum().clamp_min(torch.finfo(influence.dtype).tiny)
-    maps = response_maps(value, gate.dim, len(gate.units), len(pixels)).cpu()
+    maps = response_maps(value, gate.dim, len(gate.units), pixels).cpu()
     shown = []
     for place in shares.argsort(descending=True, stable=True)[:most].tolist():
         picture, responses = look(maps[:, place], pixels, chosen, examples)
@@ -243,7 +248,7 @@ def _inputs(
     pieces: _Run, at: dict[str, _Gate], target: Tensor, seed: Tensor | None
 ) -> list[tuple[str, int, float]]:
     """(site, unit, signed share) of everything that reaches ``target`` directly."""
-    if not target.requires_grad:
+    if not (target.requires_grad and pieces.handed):
         return []
     leaves = list(pieces.handed.items())
     found = torch.autograd.grad(target, [v for _, v in leaves], seed, retain_graph=True, allow_unused=True)

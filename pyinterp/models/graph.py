@@ -55,7 +55,8 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
     """Take the graph of ``model`` at ``example``'s resolution, for any batch size.
 
     Args:
-        model: Maps (N, ...) to logits (N, classes), or to an object with ``.logits``; in eval mode.
+        model: Maps (N, ...) to logits (N, classes), or to a mapping, named tuple or Hugging Face output with
+            ``logits``; in eval mode.
         example: (N, ...) with N >= 1; only its shape, dtype and device matter.
 
     Raises:
@@ -63,6 +64,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
             that has no graph, or its graph does not give the model's own answer.
     """
     require_eval(model)
+    _require_own_forward(model)
     pair = example.detach()[:1].repeat(2, *[1] * (example.dim() - 1))
     with _plain_attention():
         try:
@@ -70,6 +72,11 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
                 model, (pair,), dynamic_shapes=({0: torch.export.Dim.AUTO},), strict=False
             )
         except Exception as error:
+            if "not a known type" in str(error):
+                raise ValueError(
+                    "trace: expected a model that returns logits, or a mapping, a named tuple or a Hugging Face output "
+                    "with .logits, got one that returns another object. Wrap it in a module that returns the logits."
+                ) from error
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
             raise ValueError(
                 f"trace: expected a model that torch.export can capture at input shape {tuple(example.shape)}, got "
@@ -128,14 +135,32 @@ def with_logits(answer: Any, logits: Tensor) -> Any:
     return other
 
 
-def require_eval(model: nn.Module) -> None:
-    """Raise unless every submodule is in eval mode: a chain explains the network that answers, not one that trains."""
+def require_eval(model: Any) -> None:
+    """Raise unless all of it is in eval mode: a chain explains the network that answers, not one that trains."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"expected a torch.nn.Module, got {type(model).__name__}. Pass the module itself: the .model of what "
+            "pyinterp.models.load returns."
+        )
     for name, module in model.named_modules():
         if module.training:
             where = f" (its submodule {name!r} is in train mode)" if name else ""
             raise ValueError(
                 f"expected a model in eval mode, got one in train mode{where}. Call model.eval() first."
             )
+
+
+def _require_own_forward(model: nn.Module) -> None:
+    """Raise for a model that answers as a chain does at the moment, and for what torch.compile gives."""
+    if hasattr(model.__dict__.get("forward"), "replaces"):
+        raise ValueError(
+            "trace: expected a model with its own forward, got one that a chain is applied to. Leave the block of "
+            "`with chain.apply(model)` first, or call the model itself in it."
+        )
+    if hasattr(model, "_orig_mod"):
+        raise ValueError(
+            "trace: expected a plain module, got what torch.compile gives. Pass the module that was compiled."
+        )
 
 
 def _logits_index(answer: Any) -> int:

@@ -46,6 +46,7 @@ def replaced_forward(model: nn.Module, fn: Callable[[Tensor], Tensor]) -> Iterat
                 shape.append(original(given[0][:1]))
         return with_logits(shape[0], logits)
 
+    forward.replaces = original  # type: ignore[attr-defined]
     model.__dict__["forward"] = forward
     try:
         yield model

@@ -47,10 +47,10 @@ def load_images(
     """Bring images into one batch.
 
     Args:
-        images: A float tensor (N, C, H, W), already preprocessed; or a PIL image, a path, a folder (its
-            images by name, not those of its subfolders), or a list of these or of tensors (C, H, W). Files
-            and PIL images may have any mode: EXIF orientation is applied, transparency is laid on white,
-            16 bits become 8, of an animation the first frame is taken.
+        images: A float tensor (N, C, H, W), already preprocessed, or what this gave before; or a PIL image, a
+            path, a folder (its images by name, not those of its subfolders), or a list of these or of tensors
+            (C, H, W). Files and PIL images may have any mode: EXIF orientation is applied, transparency is laid
+            on white, 16 bits become 8, of an animation the first frame is taken.
         preprocess: PIL image (RGB) -> (C, H, W), usually ``LoadedModel.preprocess``. Not applied to tensors.
             Without it the images are scaled to [0, 1] and must all have one size.
         max_pixels: Files and PIL images with more pixels are refused before they are decoded.
@@ -61,6 +61,10 @@ def load_images(
             another shape than expected; NaN or infinite values.
         TypeError: Integer tensors, or things that are no images.
     """
+    if isinstance(images, ImageSet):
+        if expected_shape is not None:
+            _check_shape(images.tensor, expected_shape)
+        return images
     if isinstance(images, Tensor):
         tensor = _checked_batch(images)
         names = tuple(f"image {i}" for i in range(len(tensor)))

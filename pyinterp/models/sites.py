@@ -22,7 +22,7 @@ from pyinterp.models.dataflow import (
     path_of,
     weight_of,
 )
-from pyinterp.models.graph import TracedModel, op_of, size_of, trace
+from pyinterp.models.graph import TracedModel, op_of, require_eval, size_of, trace
 from pyinterp.models.layers import Layers, channel_axis, find_layers, layer_name
 
 aten = torch.ops.aten
@@ -83,6 +83,7 @@ def sites(model: nn.Module, example: Tensor | None = None) -> list[Site]:
     Raises:
         ValueError: The model can't be traced at that shape, or has nothing to gate.
     """
+    require_eval(model)
     if example is not None:
         return find_sites(trace(model, example))
     try:

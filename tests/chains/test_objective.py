@@ -110,9 +110,10 @@ def test_what_can_be_kept(keep: Keep) -> None:
 @pytest.mark.parametrize(
     ("keep", "words"),
     [
-        ([], "two or more classes"),
-        ([1], "two or more classes"),
-        ([1, 1], "two or more classes"),
+        ([], "two or more different classes"),
+        ([1], "two or more different classes"),
+        ([1, 1], "two or more different classes"),
+        ([1, 1, 2], "two or more different classes"),
         (4, "classes from 0 to 3"),
         (True, "whole numbers"),
         (1.0, "whole numbers"),
