@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.chains import attribution
-from pyinterp.chains.evaluate import measure_fidelity
+from pyinterp.chains.evaluate import answers, check_images, compare, gated_answers
 from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel
 
@@ -45,10 +45,11 @@ def measure_baselines(
     """
     gated = chain.bind(model)
     counts = [int((gate != 0).sum()) for gate in chain.gates()]
-    measured = {}
+    check_images(gated, images)
+    full, measured = answers(gated.traced.module, images), {}
     for name in names:
         masks = baseline_masks(name, gated, images, counts, seed=seed, steps=steps)
-        fidelity = measure_fidelity(gated, masks, images)
+        fidelity = compare(full, gated_answers(gated, masks, images))
         measured[name] = {key: fidelity[key] for key in ("kl", "agreement")}
     return measured
 
