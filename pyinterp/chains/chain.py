@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.chains.compact import compact_network
-from pyinterp.chains.evaluate import Fidelity, check_images, gate_dtype, measure_fidelity
+from pyinterp.chains.evaluate import Fidelity, gate_dtype, measure_fidelity
 from pyinterp.chains.files import load_chain, save_chain
 from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel, gate_model
@@ -201,9 +201,7 @@ class Chain:
             images: (N, C, H, W), preprocessed as for the extraction.
             labels: (N,) int64 classes, for the accuracies.
         """
-        gated = self.bind(model)
-        check_images(gated, images)
-        return measure_fidelity(gated, self.gates(images), images, labels)
+        return measure_fidelity(self.bind(model), self.gates(), images, labels)
 
     def summary(self) -> str:
         """The chain in a few lines of words and numbers."""

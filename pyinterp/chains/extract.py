@@ -15,7 +15,7 @@ from pyinterp.chains.chain import Chain, Mode, Prediction, describe, digest
 from pyinterp.chains.checks import Options, check_model, check_options, choose_sites, read_images
 from pyinterp.chains.compact import compact_network
 from pyinterp.chains.engine import Engine
-from pyinterp.chains.evaluate import Fidelity, compare, measure_fidelity
+from pyinterp.chains.evaluate import Fidelity, answers, compare, gated_answers, measure_fidelity
 from pyinterp.chains.objective import Keep, Objective, check_keep
 from pyinterp.chains.progress import Progress, Recorder
 from pyinterp.chains.recipes import find_by_penalty, find_by_target
@@ -186,7 +186,7 @@ def _extract(
     images = torch.cat(tensors)
     counts = torch.tensor([len(tensor) for tensor in tensors], device=images.device)
     group = torch.arange(len(tensors), device=images.device).repeat_interleave(counts)
-    full = _answer(traced.module, images)
+    full = answers(traced.module, images).clone()  # outside inference mode, for the slopes to come
     if not torch.isfinite(full).all():
         raise ValueError(
             "extract_chain: expected finite logits, got NaN or infinite ones from the full network. Check its weights "
@@ -266,13 +266,10 @@ def _measured(
             words.append(f"{what} could not be measured: {error}")
         return otherwise
 
-    def answers() -> Tensor:
-        return _answer(lambda x: gated.module(x, None, *gates), images)
-
     try:
-        answer = answers()
+        answer = gated_answers(gated, gates, images)
     except KeyboardInterrupt:
-        recorder.interrupted, answer = True, answers()
+        recorder.interrupted, answer = True, gated_answers(gated, gates, images)
     fidelity = {"images": compare(objective.logits, answer)}
     if held_out is not None:
         on_others: Fidelity = measured(
@@ -325,13 +322,6 @@ def _predictions(full: Tensor, chain: Tensor) -> tuple[Prediction, ...]:
         Prediction(int(a), float(b), int(c), float(d))
         for a, b, c, d in zip(p.indices, p.values, q.indices, q.values, strict=True)
     )
-
-
-@torch.no_grad()
-def _answer(network: Callable[[Tensor], Tensor], images: Tensor, batch: int = 32) -> Tensor:
-    """Logits (N, classes), float32 or wider."""
-    logits = torch.cat([network(part) for part in images.split(batch)])
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _words(keep: Keep) -> str:
