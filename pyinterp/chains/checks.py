@@ -124,9 +124,6 @@ def check_options(options: Options, precision: Any) -> None:
 
 def check_model(model: Any) -> None:
     """Raise unless ``model`` is a module in eval mode with finite weights, all on one device."""
-    if not isinstance(model, nn.Module):
-        fix = "Pass the module itself, or what pyinterp.models.load returns."
-        raise TypeError(explain("extract_chain", "a torch.nn.Module", type(model).__name__, fix))
     require_eval(model)
     weights = dict(model.named_parameters())
     if not weights:
