@@ -50,8 +50,8 @@ class Schedule:
         strictness: Weight of `Objective.shortfall`; from the share ``strict_from`` of the run on it grows for images
             whose top class is another, up to ``strictest``.
         limit: a stays within plus and minus this times T, so that a gate can turn round.
-        closed: A gate below this (without noise) is closed for good, except for the best ones, so that up to ``pool``
-            times as many units as are open stay to choose from.
+        closed: A unit that is multiplied by less than this (without noise) is closed for good, except for the best
+            ones, so that up to ``pool`` times as many units as are open stay to choose from.
         look: Steps between two looks at what is closed for good.
     """
 
@@ -79,9 +79,9 @@ class Schedule:
     strict_from: float = 0.56
     strictest: float = 10.0
     limit: float = 8.0
-    closed: float = 0.03
+    closed: float = 0.1
     pool: float = 2.0
-    look: int = 10
+    look: int = 5
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ class Anneal:
     def _close(self) -> None:
         """Close for good what stays closed, and leave it out physically once no trial has it."""
         schedule, engine = self.schedule, self.engine
-        opening = (self.a / self._temperature()).sigmoid() * self.available
+        opening = (self.a / self._temperature()).sigmoid() * self.log_scores.exp() * self.available
         opening = torch.where(engine.leads, 0.0, opening)
         room = (opening * engine.cost).sum(1, keepdim=True) * (
             schedule.pool - (schedule.pool - 1) * self.done
@@ -319,7 +319,7 @@ class Anneal:
         if ramp <= 0:
             return 0.0
         generator = torch.Generator().manual_seed((1_000_003 * self.seed + self.taken) % 2**63)
-        draws = torch.rand(int(self.counts.max()), len(self.engine), generator=generator, dtype=torch.float64)
+        draws = torch.rand(int(self.counts.max()), len(self.engine), generator=generator)
         noise = schedule.noise * min(1.0, ramp) * draws.clamp_(1e-6, 1 - 1e-6).logit_()
         return noise.to(self.a)[self.place]
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule
 
-from pyinterp.models.gating import GatedModel, channels_last, gate_model, store_channels_last
+from pyinterp.models.gating import GatedModel, gate_model, store_channels_last
 from pyinterp.models.graph import TracedModel
 from pyinterp.models.pairs import depthwise_readers
-from pyinterp.models.shrink import Shrunk, live_units, shrink
+from pyinterp.models.prefix import SplitNetwork
+from pyinterp.models.shrink import live_units, shrink
 from pyinterp.models.sites import Site
 
 SHRINK_BELOW = 0.9
@@ -51,8 +51,8 @@ class Engine:
         while self.leads[self._last_reader].any():
             self._last_reader = self._last_reader[self._last_reader]
         self.cost = torch.bincount(self._last_reader, minlength=len(readers)).float()
-        self._whole: GraphModule = self.gated.module
-        self._small: Shrunk | None = None
+        self._whole = self._network = SplitNetwork(self.gated.module)
+        self._taken: list[Tensor] | None = None
         self.stored = torch.ones_like(self.is_unit)
 
     def __len__(self) -> int:
@@ -61,15 +61,12 @@ class Engine:
     def logits(self, scores: Tensor, images: Tensor, group: Tensor | None = None) -> Tensor:
         """Logits (N, classes) in float32 for scores (units_total,), or (G, units_total) with group (N,)."""
         rows = list(scores.split(self.sizes, dim=-1))
-        module = self._whole
-        images = channels_last(images)
-        if self._small is not None:
-            module = self._small.module
-            rows = [row[..., units] for row, units in zip(rows, self._small.stored, strict=True)]
+        if self._taken is not None:
+            rows = [row[..., units] for row, units in zip(rows, self._taken, strict=True)]
         with torch.autocast(
             self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
         ):
-            logits: Tensor = module(images, group, *rows)
+            logits = self._network(images, group, *rows)
         if scores.requires_grad and not logits.requires_grad:  # no gate is left: the slopes are 0
             logits = logits + 0 * scores.sum()
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -85,15 +82,16 @@ class Engine:
         scores = open_units.to(torch.promote_types(probe.dtype, torch.float32))
         with torch.no_grad():
             before = self.logits(scores, probe)
-        old = self._small
-        self._small = shrink(self.gated, open_units.split(self.sizes))
-        store_channels_last(self._small.module)
+        old = self._network, self._taken
+        small = shrink(self.gated, open_units.split(self.sizes))
+        store_channels_last(small.module)
+        self._network, self._taken = SplitNetwork(small.module), small.stored
         with torch.no_grad():
             after = self.logits(scores, probe)
         rounding = 4 * torch.finfo(probe.dtype).eps
         allowed = (0.1 if self.autocast else max(1e-3, rounding)) * (1 + before.abs().max())
         if not (before - after).abs().max() <= allowed:
-            self._small = old
+            self._network, self._taken = old
             warnings.warn(
                 f"a smaller network differs by {(before - after).abs().max():.3g} in its logits and was not used; the "
                 "result is right, but slower. Please report the model.",
@@ -101,7 +99,7 @@ class Engine:
             )
             return
         there = [torch.zeros(n, dtype=torch.bool, device=self.device) for n in self.sizes]
-        for site, units in zip(there, self._small.stored, strict=True):
+        for site, units in zip(there, small.stored, strict=True):
             site[units.to(self.device)] = True
         self.stored = torch.cat(there) & open_units
 
@@ -111,7 +109,7 @@ class Engine:
 
     def reopen(self) -> None:
         """Bring all units back."""
-        self._small = None
+        self._network, self._taken = self._whole, None
         self.stored = torch.ones_like(self.is_unit)
 
     def live(self, kept: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from pyinterp.chains.evaluate import Fidelity, answers, compare, gated_answers, 
 from pyinterp.chains.objective import Keep, Objective, check_keep
 from pyinterp.chains.progress import Progress, Recorder
 from pyinterp.chains.recipes import find_by_penalty, find_by_target
-from pyinterp.models.gating import GatedModel, gate_model
+from pyinterp.models.gating import GatedModel, channels_last, gate_model
 from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import trace
 from pyinterp.models.shrink import live_units
@@ -199,7 +199,7 @@ def _extract(
     recorder = Recorder(progress, options.steps)
     search = find_by_penalty if options.target is None else find_by_target
     try:
-        found = search(engine, images.contiguous(), objective, group, options, recorder)
+        found = search(engine, channels_last(images), objective, group, options, recorder)
         recorder.say("measuring")
         template = Chain(
             model_name=name,
