@@ -50,6 +50,7 @@ class Schedule:
         strictness: Weight of `Objective.shortfall`; from the share ``strict_from`` of the run on it grows for images
             whose top class is another, up to ``strictest``.
         limit: a stays within plus and minus this times T, so that a gate can turn round.
+        way: The first unit of a site that all paths pass is held above this times T: an empty one cuts the network.
         closed: A unit that is multiplied by less than this (without noise) is closed for good, except for the best
             ones, so that up to ``pool`` times as many units as are open stay to choose from.
         look: Steps between two looks at what is closed for good.
@@ -73,12 +74,14 @@ class Schedule:
     gain: float = 0.2
     aim: float = 0.6
     aim_most: float = 0.7
+    ahead: int = 25
     window: int = 7
     judge_from: float = 0.78
     strictness: float = 0.3
     strict_from: float = 0.56
     strictest: float = 10.0
     limit: float = 8.0
+    way: float = 2.0
     closed: float = 0.1
     pool: float = 2.0
     look: int = 5
@@ -216,6 +219,8 @@ class Anneal:
             movable = self.available & ~engine.leads
             self.a += self.walk.step(self._clipped(self._added(slope))) * movable
             self.a.clamp_(-schedule.limit * temperature, schedule.limit * temperature)
+            way = schedule.way * temperature
+            self.a = torch.where(engine.ways(self.a), self.a.clamp(min=way), self.a)
             if self.scaled:
                 self.log_scores += self.stretch.step(self._added(gradient * scores)) * self.available
             gates = self._added(gates) / self.counts[:, None]
@@ -244,7 +249,8 @@ class Anneal:
             miss = (aim - off) / aim
         else:
             wanted = (self.target.keep or 1.0) ** min(1.0, self.done / schedule.judge_from)
-            miss = (share - wanted) / wanted
+            trend = (self.measured[-1][1] - self.measured[0][1]) / len(self.measured)
+            miss = (share + schedule.ahead * trend - wanted) / wanted
         self.weight *= (schedule.gain * miss).clamp(-FASTEST, FASTEST).exp()
         self.weight.clamp_(min=LEAST * schedule.weight)
 

@@ -35,7 +35,7 @@ class Prediction:
     chain_probability: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Chain:
     """A sub-network: kept units of a trained network, everything else removed; its weights stay as they were.
 
@@ -203,6 +203,9 @@ class Chain:
         """
         return measure_fidelity(self.bind(model), self.gates(), images, labels)
 
+    def __repr__(self) -> str:
+        return f"<{self.summary().splitlines()[0].removesuffix('.')}>"
+
     def summary(self) -> str:
         """The chain in a few lines of words and numbers."""
         filters = [site for site in self.sites if site.kind != "layer"]
@@ -256,15 +259,20 @@ class Chain:
 
 def describe(model: nn.Module) -> dict[str, tuple[int, ...]]:
     """Name and shape of every weight and buffer."""
-    return {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    return {name: tuple(value.shape) for name, value in _tensors(model).items()}
 
 
 def digest(model: nn.Module) -> str:
     """SHA-256 of the bytes of all weights, in order."""
     state = hashlib.sha256()
-    for value in model.state_dict().values():
+    for value in _tensors(model).values():
         state.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return state.hexdigest()
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The model's state without what `get_extra_state` of its modules adds."""
+    return {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
 
 
 def _shape(shape: tuple[int, ...] | None) -> str:

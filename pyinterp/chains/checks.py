@@ -81,11 +81,14 @@ def check_options(options: Options, precision: Any) -> None:
 
     def need(fine: bool, name: str, expected: str, fix: str) -> None:
         if not fine:
-            raise ValueError(explain("extract_chain", f"{name} {expected}", getattr(options, name), fix))
+            raise ValueError(
+                explain("extract_chain", f"{name} {expected}", repr(getattr(options, name)), fix)
+            )
 
     for name in ("target_kl", "target_keep", *PENALTY):
         value = getattr(options, name)
-        need(value is None or isinstance(value, Real), name, "a number", "Pass a plain number.")
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        need(value is None or number, name, "a number", "Pass a plain number.")
     for name in ("max_steps", "seed"):
         value = getattr(options, name)
         fits = isinstance(value, int) or (value is None and name == "max_steps")
@@ -125,7 +128,10 @@ def check_options(options: Options, precision: Any) -> None:
 def check_model(model: Any) -> None:
     """Raise unless ``model`` is a module in eval mode with finite weights, all on one device."""
     require_eval(model)
-    weights = dict(model.named_parameters())
+    if isinstance(model, nn.DataParallel):
+        fix = "Pass its .module."
+        raise TypeError(explain("extract_chain", "a plain module", type(model).__name__, fix))
+    weights = {name: weight.detach() for name, weight in model.named_parameters()}
     if not weights:
         raise ValueError(
             explain(
@@ -136,6 +142,12 @@ def check_model(model: Any) -> None:
     if len(devices) > 1:
         fix = "Move the model to one device."
         raise ValueError(explain("extract_chain", "a model on one device", sorted(devices), fix))
+    if devices == {"meta"}:
+        fix = "Load its weights on a real device first."
+        raise ValueError(explain("extract_chain", "a model with weights", "one on the meta device", fix))
+    if any(weight.is_inference() for weight in weights.values()):
+        fix = "Make or load it outside torch.inference_mode()."
+        raise ValueError(explain("extract_chain", "a model with plain weights", "inference tensors", fix))
     bad = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     bad += [name for name, value in model.named_buffers() if torch.isnan(value).any()]  # masks are infinite
     if bad:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pyinterp.models.dataflow import Dataflow
 from pyinterp.models.gating import GatedModel, gate_model, store_channels_last
 from pyinterp.models.graph import TracedModel
 from pyinterp.models.pairs import depthwise_readers
@@ -51,6 +52,12 @@ class Engine:
         while self.leads[self._last_reader].any():
             self._last_reader = self._last_reader[self._last_reader]
         self.cost = torch.bincount(self._last_reader, minlength=len(readers)).float()
+        cuts = {node.name for node in Dataflow(traced.graph).cuts()}
+        self._last_ways = [
+            units & ~self.leads
+            for site, units in zip(sites, self._of_site(), strict=True)
+            if site.kind != "layer" and site.node in cuts
+        ]
         self._whole = self._network = SplitNetwork(self.gated.module)
         self._taken: list[Tensor] | None = None
         self.stored = torch.ones_like(self.is_unit)
@@ -102,6 +109,25 @@ class Engine:
         for site, units in zip(there, small.stored, strict=True):
             site[units.to(self.device)] = True
         self.stored = torch.cat(there) & open_units
+
+    def ways(self, order: Tensor) -> Tensor:
+        """(..., units_total) bool: of each site that all paths to the logits pass, the first unit in ``order``.
+
+        Where such a site is empty, the network answers the same for all images, and no slope leads back.
+        """
+        first = torch.zeros_like(order, dtype=torch.bool)
+        for units in self._last_ways:
+            if units.any():
+                best = order.masked_fill(~units, float("-inf")).argmax(-1, keepdim=True)
+                first.scatter_(-1, best, True)
+        return first
+
+    def _of_site(self) -> list[Tensor]:
+        """Per site, (units_total,) bool: its units."""
+        number = torch.repeat_interleave(
+            torch.arange(len(self.sizes), device=self.device), torch.tensor(self.sizes, device=self.device)
+        )
+        return [number == i for i in range(len(self.sizes))]
 
     def tied(self, values: Tensor) -> Tensor:
         """``values`` (..., units_total) where each unit that leads has its reader's."""

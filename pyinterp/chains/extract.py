@@ -19,6 +19,7 @@ from pyinterp.chains.evaluate import Fidelity, answers, compare, gated_answers, 
 from pyinterp.chains.objective import Keep, Objective, check_keep
 from pyinterp.chains.progress import Progress, Recorder
 from pyinterp.chains.recipes import find_by_penalty, find_by_target
+from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel, channels_last, gate_model
 from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import trace
@@ -160,9 +161,14 @@ def _extract(
     wanted: Sequence[Site | str] | None,
     held_out: Any,
     precision: torch.dtype | None,
-    progress: Progress,
+    progress: Any,
 ) -> list[Chain]:
     check_options(options, precision)
+    if not (isinstance(progress, bool | None) or callable(progress)):
+        fix = "None shows a bar on a terminal."
+        raise TypeError(
+            explain("extract_chain", "progress True, False, None or a callable", repr(progress), fix)
+        )
     network, preprocess, name = (
         (model.model, model.preprocess, model.name)
         if isinstance(model, LoadedModel)
@@ -196,25 +202,24 @@ def _extract(
     objective = Objective(full, keep)
     searched = sites if options.target is None else tuple(site for site in sites if site.kind != "layer")
     engine = Engine(traced, searched, precision)
+    gated = gate_model(traced, sites)
+    template = Chain(
+        model_name=name,
+        mode=options.mode,
+        sites=sites,
+        kept={},
+        scores={},
+        layer_gates={},
+        input_shape=traced.input_shape,
+        architecture=describe(network),
+        weights_digest=digest(network),
+        settings=options.describe() | {"keep": _words(keep), "precision": str(precision or "as the model")},
+    )
     recorder = Recorder(progress, options.steps)
     search = find_by_penalty if options.target is None else find_by_target
     try:
         found = search(engine, channels_last(images), objective, group, options, recorder)
         recorder.say("measuring")
-        template = Chain(
-            model_name=name,
-            mode=options.mode,
-            sites=sites,
-            kept={},
-            scores={},
-            layer_gates={},
-            input_shape=traced.input_shape,
-            architecture=describe(network),
-            weights_digest=digest(network),
-            settings=options.describe()
-            | {"keep": _words(keep), "precision": str(precision or "as the model")},
-        )
-        gated = gate_model(traced, sites)
         chains = []
         for result in found:
             mine = group == result.trial
@@ -222,7 +227,7 @@ def _extract(
                 zip([site.name for site in searched], result.gates.split(engine.sizes), strict=True)
             )
             gates = [values.get(site.name, result.gates.new_ones(site.units)) for site in sites]
-            alive = live_units(gated, [row != 0 for row in gates])
+            alive = _to_the_end(partial(live_units, gated, [row != 0 for row in gates]), recorder)
             gates = [row * units.to(row.device) for row, units in zip(gates, alive, strict=True)]
             chain = replace(template, history=recorder.history(result.trial))
             own = objective.take(mine)
@@ -266,10 +271,7 @@ def _measured(
             words.append(f"{what} could not be measured: {error}")
         return otherwise
 
-    try:
-        answer = gated_answers(gated, gates, images)
-    except KeyboardInterrupt:
-        recorder.interrupted, answer = True, gated_answers(gated, gates, images)
+    answer = _to_the_end(partial(gated_answers, gated, gates, images), recorder)
     fidelity = {"images": compare(objective.logits, answer)}
     if held_out is not None:
         on_others: Fidelity = measured(
@@ -290,6 +292,10 @@ def _measured(
         )
     if chain.kept_count == 0:
         words.append(f"The chain is empty: no unit is kept. {options.empty}")
+    elif _spread(answer) < 1e-2 * _spread(objective.logits):
+        words.append(
+            f"The chain answers all images alike: too little is kept to tell them apart. {options.empty}"
+        )
     if options.target_kl is not None and chain.kept_fraction > 0.9 and not recorder.interrupted:
         words.append(
             "Hardly anything was removed: the search found nothing smaller in its steps. Raise max_steps."
@@ -316,12 +322,26 @@ def _measured(
     )
 
 
+def _to_the_end(call: Callable[[], Result], recorder: Recorder) -> Result:
+    """What a chain can't do without: after Ctrl-C it is begun again, and takes a second one to be stopped."""
+    try:
+        return call()
+    except KeyboardInterrupt:
+        recorder.interrupted = True
+        return call()
+
+
 def _predictions(full: Tensor, chain: Tensor) -> tuple[Prediction, ...]:
     p, q = full.softmax(1).max(1), chain.softmax(1).max(1)
     return tuple(
         Prediction(int(a), float(b), int(c), float(d))
         for a, b, c, d in zip(p.indices, p.values, q.indices, q.values, strict=True)
     )
+
+
+def _spread(logits: Tensor) -> float:
+    """How much the answers (N, classes) differ between images."""
+    return float((logits - logits.mean(0)).abs().max())
 
 
 def _words(keep: Keep) -> str:

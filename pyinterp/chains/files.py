@@ -26,6 +26,11 @@ FORMAT = 1
 
 def save_chain(chain: Chain, path: str | PathLike[str]) -> None:
     """See `Chain.save`."""
+    if not os.path.basename(path):
+        fix = "Add a name: folder/chain."
+        raise ValueError(
+            explain("Chain.save", "a path that ends in the chain's name", repr(os.fspath(path)), fix)
+        )
     tensors = {f"kept/{name}": mask.cpu().contiguous() for name, mask in chain.kept.items()}
     tensors |= {f"scores/{name}": row.cpu().contiguous() for name, row in chain.scores.items()}
     plain = {f.name: getattr(chain, f.name) for f in fields(chain) if f.name not in ("kept", "scores")}
@@ -104,7 +109,7 @@ def _replace(files: Mapping[Path, Callable[[Path], object]]) -> None:
                 "save",
                 f"to write {names}",
                 error,
-                "Free some space or choose another folder, and save again.",
+                "Make the folder, free some space or choose another one, and save again.",
             )
         ) from error
     finally:

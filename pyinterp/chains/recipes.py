@@ -83,7 +83,11 @@ def _anneal(
     recorder.phase = "anneal again"
     engine.reopen()
     lower = replace(schedule, aim=LOWER_AIM, aim_most=LOWER_AIM)
-    second = Anneal(engine, images, objective, group, target, lower, scaled, options.seed).run(recorder)
+    try:
+        second = Anneal(engine, images, objective, group, target, lower, scaled, options.seed).run(recorder)
+    except KeyboardInterrupt:
+        recorder.interrupted = True
+        return first
     return second.where(second.met & ~first.met, first)
 
 
@@ -106,8 +110,11 @@ def _within_divergence(
     except KeyboardInterrupt:
         recorder.interrupted = True
         kept = kept if search.kept is None else search.kept
-    if not search.value_whole(kept).meets(bound):
-        kept = search.grow(kept, order, bound)
+    try:
+        if not search.value_whole(kept).meets(bound):
+            kept = search.grow(kept, order, bound)
+    except KeyboardInterrupt:  # a second one: as it is, and it says that it misses its bound
+        recorder.interrupted = True
     return search.scores * kept
 
 
@@ -117,10 +124,14 @@ def _within_size(
     """The best units found of which no more than a share is open, as gates."""
     engine = search.engine
     allowed = share * len(engine)
+    worth = order.masked_fill(engine.leads, float("-inf")).masked_fill(engine.ways(order), float("inf"))
+    ranked = worth.argsort(descending=True)
+    first = ranked[engine.cost[ranked].cumsum(0) <= allowed]
+    full = engine.tied(torch.zeros_like(kept).index_fill(0, first, True))
     if int(kept.sum()) > allowed:
-        ranked = order.masked_fill(engine.leads, float("-inf")).argsort(descending=True)
-        first = ranked[engine.cost[ranked].cumsum(0) <= allowed]
-        kept = engine.tied(torch.zeros_like(kept).index_fill(0, first, True) & kept)
+        kept = full & kept
+    if not recorder.interrupted and search.value_whole(full).cost < search.value_whole(kept).cost:
+        kept = full
     kept = engine.live(kept)
     if scaled and not recorder.interrupted:
         recorder.phase = "tune"

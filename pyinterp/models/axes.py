@@ -13,7 +13,10 @@ from pyinterp.models.graph import is_getitem, is_tensor, op_of, size_of
 
 aten = torch.ops.aten
 
-_KEEPS_AXES = IDENTITY | {aten.roll, aten.pad, aten.constant_pad_nd, aten.slice, aten.chunk, aten.split}
+_KEEPS_AXES = IDENTITY | {
+    aten.roll, aten.pad, aten.constant_pad_nd, aten.slice, aten.chunk, aten.split, aten.split_with_sizes,
+    aten.tensor_split,
+}  # fmt: skip
 _SELECTS = {aten.select, aten.unbind}
 _REDUCTIONS = {aten.mean, aten.sum, aten.amax, aten.amin, aten.var, aten.std, aten.argmax, aten.logsumexp}
 
@@ -24,6 +27,9 @@ class Place:
 
     axis: int
     after: int = 1
+
+
+FIRST = Place(0)
 
 
 def move(node: Node, place: Place) -> Place | None:
@@ -74,7 +80,7 @@ def sample_places(graph: Graph) -> dict[Node, Place]:
     """Where the batch axis lies in every value: window attention and token-first layouts move it."""
     places: dict[Node, Place] = {}
     for node in graph.nodes:
-        place = Place(0) if node.op == "placeholder" else _sample_place(node, places)
+        place = FIRST if node.op == "placeholder" else _sample_place(node, places)
         if place is not None and (not is_tensor(node) or isinstance(size_of(node)[place.axis], torch.SymInt)):
             places[node] = place
     return places
@@ -89,12 +95,13 @@ def _sample_place(node: Node, places: dict[Node, Place]) -> Place | None:
         return move(node, place)
     if op in (aten.permute, aten.transpose, aten.t, aten.expand):
         return move(node, place)
+    first = place if place == FIRST else None  # what an unknown operation leaves in front
     if not is_tensor(node):
-        return None
+        return first
     if op in _REDUCTIONS:
         return _reduce(node, source, place)
     gained = len(size_of(node)) - len(_sizes(source))
-    return replace(place, axis=place.axis + gained) if gained >= 0 else None
+    return replace(place, axis=place.axis + gained) if gained >= 0 else first
 
 
 def _reduce(node: Node, source: Node, place: Place) -> Place | None:

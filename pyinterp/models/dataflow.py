@@ -29,7 +29,9 @@ MIXING = CONVS | TRANSPOSED_CONVS | PRODUCTS | {aten.linear, aten.convolution, a
 IDENTITY = {aten.contiguous, aten.clone, aten.alias, aten.to, aten._to_copy, aten.type_as}
 RESHAPES = {
     aten.view,
+    aten.view_as,
     aten.reshape,
+    aten.reshape_as,
     aten._unsafe_view,
     aten.flatten,
     aten.unflatten,

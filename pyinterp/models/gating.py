@@ -12,7 +12,7 @@ from torch.fx import Graph, GraphModule, Node
 
 import pyinterp.ops  # noqa: F401  (defines torch.ops.pyinterp)
 from pyinterp.errors import explain
-from pyinterp.models.axes import Place, sample_places
+from pyinterp.models.axes import FIRST, Place, sample_places
 from pyinterp.models.dataflow import argument, input_of, only_user
 from pyinterp.models.graph import TracedModel, op_of, size_of
 from pyinterp.models.sites import Site
@@ -99,9 +99,10 @@ def rows_of(group: Tensor | None, x: Tensor, after: int) -> Tensor | None:
     if group is None:
         return None
     if after < 1:
-        fix = "Run the trials one by one, with group=None."
+        got = f"one in which it is lost on the way to a gate, whose value has shape {tuple(x.shape)}"
+        fix = "Name other sites, or search without a target and for one batch."
         raise ValueError(
-            explain("group", "a network whose units keep samples apart", "one that mixes them", fix)
+            explain("extract_chain", "a network in which the axis of the images can be followed", got, fix)
         )
     each = group.repeat_interleave(after)
     return each.repeat(x.shape[0] // len(each))
@@ -160,7 +161,8 @@ class _Builder:
             site, scores = self.branches[node]
             branch = self.by_name[site.node]
             inputs[branch] = self._gate(branch, site, scores)
-        if node in self.units and self.fused and op_of(node) is aten.batch_norm:
+        first = self.places.get(node, FIRST).axis == 0
+        if node in self.units and self.fused and first and op_of(node) is aten.batch_norm:
             self._write_fused(node, *self.units[node])
             return
         self.current[node] = self.graph.node_copy(
@@ -212,7 +214,9 @@ class _Builder:
         act = _activation(user) if user is not None and norm not in self.blocks else None
         last = norm if act is None or user is None else user
         code = ACTIVATIONS.index(act or "none")
-        args = (self.current[input_of(norm)], *constants, scores, self.group, code, None, site.dim)
+        value = self.current[input_of(norm)]
+        rows = self._rows(norm, value, self.places.get(norm))
+        args = (value, *constants, scores, rows, code, None, site.dim)
         fused = self._call(torch.ops.pyinterp.gated_affine.default, args, last)
         self.current[norm] = self.current[last] = fused
 

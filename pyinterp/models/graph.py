@@ -23,6 +23,8 @@ _IDENTITY_IN_EVAL = {
     "dropout", "dropout_", "feature_dropout", "alpha_dropout", "detach", "detach_", "alias", "lift_fresh",
 }  # fmt: skip
 _SCATTERS = {aten.slice: aten.slice_scatter.default, aten.select: aten.select_scatter.default}
+_BLOCKS = {"wrap_with_set_grad_enabled": 2, "wrap_with_autocast": 5}
+"""Where the inputs of a block's body begin among its arguments."""
 _CHECKS_ONLY = ("_assert", "sym_constrain", "_guards", "insert_deferred")
 
 
@@ -86,6 +88,12 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
         with torch.no_grad():
             answer = model(pair)
     logits = logits_of(answer)
+    _inline_blocks(exported.graph_module)
+    if not torch.isfinite(logits).all():
+        raise ValueError(
+            "trace: expected finite logits, got NaN or infinite ones from the full network. Check its weights, its "
+            "forward and the preprocessing of the images."
+        )
     module = _rebuild(exported, _logits_index(answer))
     for node in (*module.graph.find_nodes(op="placeholder"), module.graph.output_node().args[0]):
         if isinstance(size_of(node)[0], int):
@@ -98,7 +106,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
     if not difference <= 1e-4 * max(1.0, logits.abs().max().item()):
         raise ValueError(
             f"trace: expected the graph to give the model's own logits, got a difference of {difference:.3g}. "
-            "The model has NaN weights, or its forward is random, keeps state between calls or writes into views."
+            "Its forward is random, keeps state between calls, writes into views or changes its input."
         )
     return TracedModel(module, tuple(example.shape[1:]), logits.shape[1])
 
@@ -181,6 +189,33 @@ def _plain_attention() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
+def _inline_blocks(module: GraphModule) -> None:
+    """Put what stands under ``torch.no_grad()`` or a disabled ``torch.autocast`` in its place in the graph."""
+    graph = module.graph
+    for node in graph.find_nodes(op="get_attr"):
+        body = getattr(module, str(node.target))
+        if not isinstance(body, GraphModule):
+            continue
+        _inline_blocks(body)
+        for call in list(node.users):
+            name = _label(call)
+            if name not in _BLOCKS or (name == "wrap_with_autocast" and call.args[2]):
+                raise ValueError(
+                    f"trace: expected a forward without branches, loops and autocast of its own, got {name}. Take it "
+                    "out of the forward; extract_chain has precision=torch.bfloat16 for lower precision."
+                )
+            inputs = dict(
+                zip(body.graph.find_nodes(op="placeholder"), call.args[_BLOCKS[name] :], strict=True)
+            )
+            with graph.inserting_before(call):
+                outputs = graph.graph_copy(body.graph, inputs)
+            for user in list(call.users):
+                user.replace_all_uses_with(outputs[user.args[1]])  # type: ignore[index]
+                graph.erase_node(user)
+            graph.erase_node(call)
+        graph.erase_node(node)
+
+
 def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> GraphModule:
     """Copy the exported graph: weights as attributes, in-place calls made functional, no-ops of eval mode dropped."""
     signature = exported.graph_signature
@@ -208,8 +243,11 @@ def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> Graph
             if label in _IDENTITY_IN_EVAL:
                 copies[node] = copies[node.args[0]]  # type: ignore[index]
                 continue
-            copies[node] = graph.node_copy(node, lambda n: copies[n])
-            copies[node].target = _functional(node.target)
+            if node.target is aten.copy_.default:
+                copies[node] = _copied(graph, node, copies)
+            else:
+                copies[node] = graph.node_copy(node, lambda n: copies[n])
+                copies[node].target = _functional(node.target)
             if copies[node].target is not node.target:
                 _refuse_changes(node, stored)
                 _write_back(graph, node, copies)
@@ -225,6 +263,15 @@ def _rebuild(exported: torch.export.ExportedProgram, logits_index: int) -> Graph
     graph.eliminate_dead_code()
     graph.lint()
     return GraphModule(root, graph, class_name="Traced").eval()
+
+
+def _copied(graph: Graph, node: Node, copies: dict[Node, Node]) -> Node:
+    """``target.copy_(source)`` as a value of its own: the source in the shape and dtype of the target."""
+    target, source = node.args[:2]
+    assert isinstance(target, Node) and isinstance(source, Node)
+    spread = graph.call_function(aten.expand_as.default, (copies[source], copies[target]))
+    spread.meta = {"val": source.meta["val"].expand_as(target.meta["val"]), "module": _module_path(node)}
+    return graph.call_function(aten.type_as.default, (spread, copies[target]))
 
 
 def _label(node: Node) -> str:

@@ -22,18 +22,15 @@ class SplitNetwork:
     """
 
     def __init__(self, module: GraphModule) -> None:
-        self.module = module
         self._first, self._rest = _split(module)
-        self._images: Tensor | None = None
-        self._values: Any = None
+        self._last: tuple[Tensor | None, Any] = (None, ())
 
     def __call__(self, images: Tensor, group: Tensor | None, *scores: Tensor) -> Tensor:
         """Logits. Images that are the same object as the last ones are taken to be unchanged."""
-        if images is not self._images:
+        if images is not self._last[0]:
             with torch.no_grad():
-                self._values = self._first(channels_last(images))
-            self._images = images
-        return self._rest(*self._values, group, *scores)  # type: ignore[no-any-return]
+                self._last = (images, self._first(channels_last(images)))
+        return self._rest(*self._last[1], group, *scores)  # type: ignore[no-any-return]
 
 
 def _split(module: GraphModule) -> tuple[GraphModule, GraphModule]:

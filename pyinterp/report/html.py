@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
@@ -18,14 +18,12 @@ from pyinterp.chains.chain import Chain
 from pyinterp.chains.curve import SufficiencyCurve
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
+from pyinterp.models.images import ImageSet
 from pyinterp.report.chain_blocks import chain_blocks
 from pyinterp.report.curve_blocks import curve_blocks
 from pyinterp.report.flow_blocks import flow_blocks
 from pyinterp.report.page import Block, Page, environment, unique
 from pyinterp.version import package_version
-
-if TYPE_CHECKING:
-    from pyinterp.models.images import ImageSet
 
 
 def write_report(
@@ -56,6 +54,10 @@ def write_report(
     listed = list(results) if isinstance(results, list | tuple) else [results]
     if not listed:
         raise ValueError(explain("write_report", "at least one result", "an empty list", "Pass a Chain."))
+    given: Any = images
+    if not isinstance(given, ImageSet | None):
+        fix = "Pass what pyinterp.models.load_images gives."
+        raise TypeError(explain("write_report", "an ImageSet", type(given).__name__, fix))
     page = Page(images, tuple(classes or ()))
     blocks = unique([block for result in listed for block in build(result, page)])
     heading = title or next((text for text in map(headline, listed) if text), "What the network computes")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from pyinterp.chains import (
 )
 from pyinterp.chains.responses import response_maps
 from pyinterp.models import LoadedModel, load_images, sites
+from pyinterp.models.shrink import live_units
+from pyinterp.report import write_report
 
 FAST: dict[str, Any] = {"target_kl": 0.05, "max_steps": 40, "progress": False}
 
@@ -218,7 +221,9 @@ class Wrapped(nn.Module):
         ({"keep": [1, 1, 2]}, "two or more different classes"),
         ({"seed": 2**63}, r"seed from 0 to 2\^63 - 1"),
         ({"seed": -1}, r"seed from 0 to 2\^63 - 1"),
-        ({"seed": True}, "seed an integer"),
+        ({"seed": True}, "seed an integer, got True"),
+        ({"seed": "3"}, "seed an integer, got '3'"),
+        ({"progress": "yes"}, "progress True, False, None or a callable"),
         ({"sites": 5}, "sites as a list"),
         ({"lr": 0.01}, "lr without a target only"),
         ({"layer_weight": 2.0}, "layer_weight without a target only"),
@@ -226,7 +231,7 @@ class Wrapped(nn.Module):
 )
 def test_options_that_do_not_fit(options: dict[str, Any], words: str) -> None:
     with pytest.raises((ValueError, TypeError), match=words):
-        extract_chain(planted(), pictures(), **FAST, **options)
+        extract_chain(planted(), pictures(), **FAST | options)
 
 
 def test_what_is_taken_besides_plain_types() -> None:
@@ -238,7 +243,7 @@ def test_what_is_taken_besides_plain_types() -> None:
     assert chain == chain and chain != Chain(**vars(chain))  # chains are compared by identity
 
 
-def test_what_does_not_fit_a_chain() -> None:
+def test_what_does_not_fit_a_chain(tmp_path: Path) -> None:
     net, images = planted(), pictures()
     chain = extract_chain(net, images, **FAST)
     with pytest.raises(ValueError, match=r"images in torch.float32, as the network, got torch.float64"):
@@ -256,5 +261,70 @@ def test_what_does_not_fit_a_chain() -> None:
         chain.compact(net, images[:, :, :8])
     with pytest.raises(TypeError, match="expected an ImageSet"):
         measure_flow(chain, net, images)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="expected an ImageSet"):
+        write_report(chain, tmp_path / "report.html", images=images)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="ends in the chain's name"):
+        chain.save(f"{tmp_path}/")
+    with pytest.raises(OSError, match="Make the folder"):
+        chain.save(tmp_path / "none" / "chain")
     with pytest.raises(ValueError, match="Wrap it in a module that returns the logits"):
         extract_chain(Wrapped().eval(), images, **FAST)
+
+
+def test_models_that_can_not_be_searched() -> None:
+    with pytest.raises(TypeError, match=r"Pass its \.module"):
+        extract_chain(nn.DataParallel(planted()).eval(), pictures(), **FAST)
+    with pytest.raises(ValueError, match="one on the meta device"):
+        extract_chain(planted().to("meta"), pictures(), **FAST)
+    with torch.inference_mode():
+        net = planted()
+    with pytest.raises(ValueError, match="inference tensors"):
+        extract_chain(net, pictures(), **FAST)
+
+
+class Noted(nn.Module):
+    """A module with a state that is no tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = planted()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)  # type: ignore[no-any-return]
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"epoch": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
+def test_state_that_is_no_tensor_is_left_alone() -> None:
+    net = Noted().eval()
+    chain = extract_chain(net, pictures(), **FAST)
+    assert set(chain.architecture) == set(dict(net.named_parameters()) | dict(net.named_buffers()))
+    assert repr(chain).startswith("<Chain of Noted (scaled): ") and len(repr(chain)) < 150
+
+
+def test_ctrl_c_right_after_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = 0
+
+    def interrupted(*given: Any) -> list[Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise KeyboardInterrupt
+        return live_units(*given)
+
+    monkeypatch.setattr("pyinterp.chains.extract.live_units", interrupted)
+    chain = extract_chain(planted(), pictures(), **FAST)
+    assert chain.interrupted and chain.bound_met
+
+
+def test_a_plain_network_is_not_cut() -> None:
+    torch.manual_seed(0)
+    layers = [part for i in range(5) for part in (nn.Conv2d(8 if i else 3, 8, 3, padding=1), nn.ReLU())]
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)).eval()
+    chain = extract_chain(net, pictures(), mode="exact", target_keep=0.15, max_steps=100, progress=False)
+    assert chain.bound_met
+    assert all(mask.any() for mask in chain.kept.values())

@@ -221,6 +221,43 @@ def test_rows_follow_the_samples_where_the_batch_axis_moved(
     torch.testing.assert_close(model.module(IMAGES, group, *rows), torch.cat(alone))
 
 
+def split_by_sizes(self: Any, x: Tensor, s: dict[str, Tensor]) -> Tensor:
+    few, many = torch.split(F.relu(self.one(x)), [2, 4], 1)
+    answer: Tensor = self.head(torch.cat([few, F.relu(self.two(many)).view_as(many)], 1).mean((2, 3)))
+    return answer
+
+
+def unfolded_and_sorted(self: Any, x: Tensor, s: dict[str, Tensor]) -> Tensor:
+    columns = F.unfold(F.relu(self.one(x)), 2, stride=2).transpose(1, 2)
+    highest = (
+        F.relu(self.two(columns.view(x.shape[0], 4, 4, 24).permute(0, 3, 1, 2))).flatten(2).sort(-1).values
+    )
+    answer: Tensor = self.head(highest[..., -2:].mean(-1))
+    return answer
+
+
+def folded(self: Any, x: Tensor, s: dict[str, Tensor]) -> Tensor:
+    parts = x.view(-1, 3, 2, 4, 2, 4).permute(0, 2, 4, 1, 3, 5).reshape(-1, 3, 4, 4)
+    each = F.relu(self.two(F.relu(self.norm(self.one(parts))))).mean((2, 3))
+    answer: Tensor = self.head(each.view(-1, 4, 4).mean(1))
+    return answer
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("forward", "width"), [(split_by_sizes, 4), (unfolded_and_sorted, 24), (folded, 6)])
+def test_rows_follow_the_samples_through_odd_operations(
+    forward: Callable[[Any, Tensor, dict[str, Tensor]], Tensor], width: int, fused: bool
+) -> None:
+    maps = {"one": conv(3, 6), "norm": nn.BatchNorm2d(6), "two": conv(width, 4, 1)}
+    model = gated(Net(forward, **maps, head=nn.Linear(6 if forward is split_by_sizes else 4, 5)), fused)
+    assert len(model.sites) == 2
+    rows, group = random_scores(model.sites, rows=2), torch.tensor([1, 0, 1])
+    alone = [
+        model.module(IMAGES[i : i + 1], None, *[row[g] for row in rows]) for i, g in enumerate(group.tolist())
+    ]
+    torch.testing.assert_close(model.module(IMAGES, group, *rows), torch.cat(alone))
+
+
 def test_where_samples_cannot_be_told_apart_only_one_trial_runs() -> None:
     def forward(self: Any, x: Tensor, s: dict[str, Tensor]) -> Tensor:
         hidden = F.relu(self.up(torch.einsum("nchw->hnc", x)))
@@ -229,7 +266,7 @@ def test_where_samples_cannot_be_told_apart_only_one_trial_runs() -> None:
 
     model = gated(Net(forward, up=nn.Linear(3, 5), down=nn.Linear(5, 4)))
     assert torch.equal(model.module(IMAGES, None, torch.ones(5)), model.traced.module(IMAGES))
-    with pytest.raises(ValueError, match="group=None"):
+    with pytest.raises(ValueError, match="the axis of the images can be followed"):
         model.module(IMAGES, torch.zeros(3, dtype=torch.int64), torch.ones(1, 5))
 
 

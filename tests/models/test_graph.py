@@ -89,7 +89,17 @@ def writes_a_slice(self: Any, x: Tensor) -> Tensor:
     return answer
 
 
-@pytest.mark.parametrize("forward", [in_place, writes_a_slice])
+def changes_slices(self: Any, x: Tensor) -> Tensor:
+    y = self.conv(x)
+    y[:, :2] *= 0.5
+    y[:, 2:4] += 1
+    moved = torch.zeros_like(y)
+    moved[:, 1:] = y[:, :-1]
+    answer: Tensor = self.head(moved.mean((2, 3)))
+    return answer
+
+
+@pytest.mark.parametrize("forward", [in_place, writes_a_slice, changes_slices])
 def test_in_place_writes_are_functional_in_the_graph(forward: Callable[[Any, Tensor], Tensor]) -> None:
     model = net(forward)
     traced = trace(model, IMAGES)
@@ -97,6 +107,50 @@ def test_in_place_writes_are_functional_in_the_graph(forward: Callable[[Any, Ten
     assert not any(
         node.target._schema.is_mutable for node in traced.graph.nodes if hasattr(node.target, "_schema")
     )
+
+
+def test_writes_into_slices_have_slopes() -> None:
+    model = net(changes_slices)
+    images = IMAGES.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(model(images).square().sum(), images)
+    (slopes,) = torch.autograd.grad(trace(model, IMAGES).module(images).square().sum(), images)
+    torch.testing.assert_close(slopes, wanted)
+
+
+def blocks(self: Any, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        y = self.conv(x)
+        twice = 2 * y
+        with torch.autocast("cpu", enabled=False):
+            y = torch.relu(y)
+    with torch.autocast("cpu", enabled=False):
+        y = y.float() + twice
+    answer: Tensor = self.head(y.mean((2, 3)))
+    return answer
+
+
+@torch.no_grad()
+def all_without_gradients(self: Any, x: Tensor) -> Tensor:
+    return plain(self, x)
+
+
+@pytest.mark.parametrize("forward", [blocks, all_without_gradients])
+def test_blocks_without_gradients_are_part_of_the_graph(forward: Callable[[Any, Tensor], Tensor]) -> None:
+    model = net(forward)
+    traced = trace(model, IMAGES)
+    assert torch.equal(traced.module(IMAGES), model(IMAGES))
+    images = IMAGES.clone().requires_grad_()
+    (slopes,) = torch.autograd.grad(traced.module(images).sum(), images)
+    assert slopes.any()
+
+
+def test_autocast_in_the_forward_is_refused() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return plain(self, x)
+
+    with pytest.raises(ValueError, match="autocast of its own"):
+        trace(net(forward), IMAGES)
 
 
 class Answer(NamedTuple):
@@ -186,11 +240,11 @@ def test_what_has_no_graph_is_said(forward: Callable[[Any, Tensor], Tensor], mes
         trace(net(forward), IMAGES)
 
 
-def test_nan_weights_are_refused() -> None:
+def test_nan_logits_are_refused() -> None:
     model = net(plain)
     with torch.no_grad():
         model.conv.weight[0, 0, 0, 0] = float("nan")
-    with pytest.raises(ValueError, match="NaN weights"):
+    with pytest.raises(ValueError, match="expected finite logits"):
         trace(model, IMAGES)
 
 
