@@ -63,12 +63,12 @@ class Objective:
     def shortfall(self, logits: Tensor) -> Tensor:
         """(N,) by how much the full network's top class fails to lead: w softplus((wanted - lead) / w), w = 0.1.
 
-        The wanted lead is half the full network's own, at most 0.03. Smooth, so that images that pull one class up and
+        The wanted lead is half the full network's own, at most 0.2. Smooth, so that images that pull one class up and
         down at once are told apart instead of flipped in turn. 0 everywhere if the answer is no distribution.
         """
         if not self._compares:
             return logits.new_zeros(len(logits))
-        wanted = (0.5 * self.leads(self.logits)).clamp(max=0.03)
+        wanted = (0.5 * self.leads(self.logits)).clamp(max=0.2)
         return SOFTNESS * softplus((wanted - self.leads(logits)) / SOFTNESS)
 
     def agrees(self, logits: Tensor) -> Tensor:

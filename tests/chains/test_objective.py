@@ -79,10 +79,10 @@ def soft(missing: float) -> float:
 def test_shortfall_is_what_the_lead_lacks_softly() -> None:
     got = Objective(FULL).shortfall(CHAIN)
     # Leads of the full network's top class: full 1.5, 2.85, 0.01; in the chain -0.5, -1.5, 0.7.
-    expected = [soft(0.03 + 0.5), soft(0.03 + 1.5), soft(0.005 - 0.7)]
+    expected = [soft(0.2 + 0.5), soft(0.2 + 1.5), soft(0.005 - 0.7)]
     torch.testing.assert_close(got, torch.tensor(expected))
     near = torch.zeros(3, 4)
-    expected = [soft(0.03), soft(0.03), soft(0.005)]
+    expected = [soft(0.2), soft(0.2), soft(0.005)]
     torch.testing.assert_close(Objective(FULL).shortfall(near), torch.tensor(expected))
 
 
