@@ -109,7 +109,7 @@ def _replace(files: Mapping[Path, Callable[[Path], object]]) -> None:
                 "save",
                 f"to write {names}",
                 error,
-                "Make the folder, free some space or choose another one, and save again.",
+                "Free some space, make the folder or choose another folder, and save again.",
             )
         ) from error
     finally:

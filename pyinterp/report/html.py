@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -18,12 +18,14 @@ from pyinterp.chains.chain import Chain
 from pyinterp.chains.curve import SufficiencyCurve
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
-from pyinterp.models.images import ImageSet
 from pyinterp.report.chain_blocks import chain_blocks
 from pyinterp.report.curve_blocks import curve_blocks
 from pyinterp.report.flow_blocks import flow_blocks
 from pyinterp.report.page import Block, Page, environment, unique
 from pyinterp.version import package_version
+
+if TYPE_CHECKING:
+    from pyinterp.models.images import ImageSet
 
 
 def write_report(
@@ -55,7 +57,7 @@ def write_report(
     if not listed:
         raise ValueError(explain("write_report", "at least one result", "an empty list", "Pass a Chain."))
     given: Any = images
-    if not isinstance(given, ImageSet | None):
+    if given is not None and not hasattr(given, "pixels"):
         fix = "Pass what pyinterp.models.load_images gives."
         raise TypeError(explain("write_report", "an ImageSet", type(given).__name__, fix))
     page = Page(images, tuple(classes or ()))

@@ -265,7 +265,7 @@ def test_what_does_not_fit_a_chain(tmp_path: Path) -> None:
         write_report(chain, tmp_path / "report.html", images=images)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="ends in the chain's name"):
         chain.save(f"{tmp_path}/")
-    with pytest.raises(OSError, match="Make the folder"):
+    with pytest.raises(OSError, match="make the folder"):
         chain.save(tmp_path / "none" / "chain")
     with pytest.raises(ValueError, match="Wrap it in a module that returns the logits"):
         extract_chain(Wrapped().eval(), images, **FAST)
