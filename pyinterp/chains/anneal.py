@@ -45,6 +45,8 @@ class Schedule:
             single unit brings their differences back; up to ``aim_most`` while all top classes agree. The rest of the
             bound is for the rounding.
         window: Steps whose median measure does the steering, so that one wild step does not turn it.
+        ahead: For ``target_keep``, the share that is steered is the one that so many steps at the present pace lead to,
+            so that the weight does not close more than was asked for.
         judge_from: From this share of the run on, the rounded gates are judged at every step: they steer the weight,
             and the best ones are remembered.
         strictness: Weight of `Objective.shortfall`; from the share ``strict_from`` of the run on it grows for images
@@ -74,8 +76,8 @@ class Schedule:
     gain: float = 0.2
     aim: float = 0.6
     aim_most: float = 0.7
-    ahead: int = 25
     window: int = 7
+    ahead: int = 25
     judge_from: float = 0.78
     strictness: float = 0.3
     strict_from: float = 0.56

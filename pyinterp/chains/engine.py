@@ -53,11 +53,10 @@ class Engine:
             self._last_reader = self._last_reader[self._last_reader]
         self.cost = torch.bincount(self._last_reader, minlength=len(readers)).float()
         cuts = {node.name for node in Dataflow(traced.graph).cuts()}
-        self._last_ways = [
-            units & ~self.leads
-            for site, units in zip(sites, self._of_site(), strict=True)
-            if site.kind != "layer" and site.node in cuts
-        ]
+        places = torch.arange(len(readers), device=self.device).split(self.sizes)
+        passed = [units for site, units in zip(sites, places, strict=True) if site.node in cuts]
+        passed = [units[self.is_unit[units] & ~self.leads[units]] for units in passed]
+        self._passed = [units for units in passed if len(units)]
         self._whole = self._network = SplitNetwork(self.gated.module)
         self._taken: list[Tensor] | None = None
         self.stored = torch.ones_like(self.is_unit)
@@ -116,18 +115,9 @@ class Engine:
         Where such a site is empty, the network answers the same for all images, and no slope leads back.
         """
         first = torch.zeros_like(order, dtype=torch.bool)
-        for units in self._last_ways:
-            if units.any():
-                best = order.masked_fill(~units, float("-inf")).argmax(-1, keepdim=True)
-                first.scatter_(-1, best, True)
+        for units in self._passed:
+            first.scatter_(-1, units[order[..., units].argmax(-1, keepdim=True)], True)
         return first
-
-    def _of_site(self) -> list[Tensor]:
-        """Per site, (units_total,) bool: its units."""
-        number = torch.repeat_interleave(
-            torch.arange(len(self.sizes), device=self.device), torch.tensor(self.sizes, device=self.device)
-        )
-        return [number == i for i in range(len(self.sizes))]
 
     def tied(self, values: Tensor) -> Tensor:
         """``values`` (..., units_total) where each unit that leads has its reader's."""

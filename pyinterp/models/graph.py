@@ -88,12 +88,12 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
         with torch.no_grad():
             answer = model(pair)
     logits = logits_of(answer)
-    _inline_blocks(exported.graph_module)
     if not torch.isfinite(logits).all():
         raise ValueError(
             "trace: expected finite logits, got NaN or infinite ones from the full network. Check its weights, its "
             "forward and the preprocessing of the images."
         )
+    _inline_blocks(exported.graph_module)
     module = _rebuild(exported, _logits_index(answer))
     for node in (*module.graph.find_nodes(op="placeholder"), module.graph.output_node().args[0]):
         if isinstance(size_of(node)[0], int):
