@@ -19,6 +19,8 @@ FASTEST, LEAST = 0.1, 1e-3
 """The logarithm of the size penalty's weight moves by at most this per step; its least value, in parts of the first."""
 STRICTER, RELAXED = 1.05, 0.98
 """What an image's strictness is multiplied by, per step, while its top class is another, and while it is the same."""
+GAIN = 0.005
+"""Relative to the size of the best sub-network so far."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Schedule:
 
     Attributes:
         steps: Optimisation steps; half as many more follow while the bound was never met.
+        patience: For a bound on the divergence, a trial that has met it settles after this share of the run without a
+            sub-network that is smaller by more than `GAIN`.
         lr, betas: Of Adam on the logits a.
         scale_lr: Of Adam on the logarithms of the scores (scaled mode).
         clip: A trial's gradient is cut to this times its usual norm, so that one wild step does not slow the next ones.
@@ -59,6 +63,7 @@ class Schedule:
     """
 
     steps: int = 560
+    patience: float = 0.05
     lr: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
     scale_lr: float = 0.02
@@ -181,6 +186,9 @@ class Anneal:
         self.best = torch.zeros_like(self.available)
         self.best_scores = torch.ones_like(self.a)
         self.best_merit = torch.full_like(self.weight, math.inf)
+        self.waited = torch.zeros_like(self.weight)
+        self.settled = torch.zeros_like(self.weight, dtype=torch.bool)
+        self.settled_logits = torch.zeros_like(self.a)
         self.seed, self.taken, self.done, self.late = seed, 0, 0.0, False
 
     def run(self, recorder: Recorder) -> Annealed:
@@ -188,18 +196,18 @@ class Anneal:
         steps = self.schedule.steps
         try:
             for step in range(1, steps + steps // 2 + 1):
-                if step > steps and torch.isfinite(self.best_merit).all():
+                if step == steps + 1:
+                    self._extend()
+                if self.settled.all():
                     break
-                if step == steps + 1 and self.target.kl is not None:
-                    self._reopen()
-                self.late = step > steps
                 self.taken, self.done = step, min(1.0, step / steps)
                 recorder(self._step())
+                self._settle()
                 if step % self.schedule.look == 0 and not self.late:
                     self._close()
         except KeyboardInterrupt:
             recorder.interrupted = True
-        logits = self.engine.tied((self.a / self._temperature()).masked_fill(~self.available, CLOSED))
+        logits = torch.where(self.settled, self.settled_logits, self._present_logits())
         met = torch.isfinite(self.best_merit)[:, 0]
         return Annealed(logits, self.log_scores.exp(), self.best, self.best_scores, met)
 
@@ -268,9 +276,9 @@ class Anneal:
             fits, merit = (off <= self.target.kl) & (agreement == 1), share
         else:
             fits, merit = share <= (self.target.keep or 1.0), off + 1 - agreement
-        better = fits & (merit < self.best_merit)
-        if self.late:  # a trial that has what it needs waits for the others as if it were alone
-            better &= torch.isinf(self.best_merit)
+        better = fits & (merit < self.best_merit) & ~self.settled
+        much = better & (merit <= (1 - GAIN) * self.best_merit)
+        self.waited = torch.where(much, 0, self.waited + torch.isfinite(self.best_merit))
         self.best = torch.where(better, rounded, self.best)
         self.best_scores = torch.where(better, stretch, self.best_scores)
         self.best_merit = torch.where(better, merit, self.best_merit)
@@ -281,12 +289,24 @@ class Anneal:
         self.weight.clamp_(min=LEAST * self.schedule.weight)
         return off, agrees, share
 
-    def _reopen(self) -> None:
+    def _settle(self) -> None:
+        """Trials that have what they need wait for the others; their results stay as if each were alone."""
+        enough = torch.isfinite(self.best_merit)
+        if not self.late:
+            enough &= (self.waited >= self.schedule.patience * self.schedule.steps) & (
+                self.target.kl is not None
+            )
+        self.settled_logits = torch.where(enough & ~self.settled, self._present_logits(), self.settled_logits)
+        self.settled |= enough
+
+    def _extend(self) -> None:
         """Where nothing met the bound, give all units back and take the size penalty off, so that the chain grows."""
-        unmet = torch.isinf(self.best_merit)
-        self.available |= unmet
-        self.weight *= ~unmet
-        self.engine.reopen()
+        self.late = True
+        self._settle()
+        if self.target.kl is not None and not self.settled.all():
+            self.available |= ~self.settled
+            self.weight *= self.settled
+            self.engine.reopen()
 
     def _close(self) -> None:
         """Close for good what stays closed, and leave it out physically once no trial has it."""
@@ -330,6 +350,10 @@ class Anneal:
         draws = torch.rand(int(self.counts.max()), len(self.engine), generator=generator)
         noise = schedule.noise * min(1.0, ramp) * draws.clamp_(1e-6, 1 - 1e-6).logit_()
         return noise.to(self.a)[self.place]
+
+    def _present_logits(self) -> Tensor:
+        """(G, units_total) a / T; `CLOSED` where a unit was closed for good."""
+        return self.engine.tied((self.a / self._temperature()).masked_fill(~self.available, CLOSED))
 
     def _logits(self, scores: Tensor) -> Tensor:
         return self.engine.logits(scores if self.rows is not None else scores[0], self.images, self.rows)

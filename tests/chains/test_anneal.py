@@ -18,7 +18,7 @@ from pyinterp.models.sites import find_sites
 
 
 def an_anneal(images: Tensor, group: Tensor, schedule: Schedule, kl: float = 0.02) -> Anneal:
-    net = planted(0.1)
+    net = planted(0.1).to(images.dtype)
     traced = trace(net, images[:1])
     engine = Engine(traced, [site for site in find_sites(traced) if site.kind != "layer"])
     with torch.no_grad():
@@ -71,3 +71,19 @@ def test_where_nothing_meets_the_bound_units_are_given_back() -> None:
     assert max(history["kl"][150:200]) > 0.02, "the penalty did not close too much"
     assert len(history["kl"]) > 200 and run.available.all()
     assert bool(found.met[0]) and int(found.best.sum()) > history["kept"][199] * 2 * WIDTH
+
+
+@pytest.mark.parametrize("kl", [0.2, 0.1])
+def test_a_run_ends_when_nothing_smaller_comes_and_a_trial_that_waits_keeps_its_result(kl: float) -> None:
+    """With kl=0.1 the second trial ends early, and the first one needs more steps than it was given."""
+    batches, schedule = [pictures(4, seed=1).double(), pictures(3, seed=2).double()], Schedule(steps=120)
+    runs = [an_anneal(images, one_trial(len(images)), schedule, kl) for images in batches]
+    alone = [run.run(Recorder(False, 120)) for run in runs]
+    ends = [run.taken for run in runs]
+    assert ends[1] < min(ends[0], 120) and (ends[0] < 120) == (kl == 0.2), ends
+    run = an_anneal(torch.cat(batches), torch.tensor([0] * 4 + [1] * 3), schedule, kl)
+    together = run.run(Recorder(False, 120))
+    assert run.taken == ends[0]
+    for trial, found in enumerate(alone):
+        assert torch.equal(together.best[trial], found.best[0])
+        torch.testing.assert_close(together.logits[trial], found.logits[0])
