@@ -1,11 +1,12 @@
 """The annealed search of `extract_chain` against a plain eager loop that multiplies by gates in forward hooks.
 
-python -m pytest benchmarks/bench_chain.py            (CHAIN_STEPS=700 for the whole recipe; 300 steps by default)
+python -m pytest benchmarks/bench_chain.py            (CHAIN_STEPS=560 for the whole recipe; 300 steps by default)
 
-Default network, 10 images. The search runs all its steps; the eager loop, whose steps all cost the same, runs one after
-every CHAIN_STEPS / 15 steps of the search, so that a busy machine troubles both alike. Compared are the search's total
-and the eager loop's median times the number of steps. Some steps of the search ask the network twice (once soft, once
-rounded), and the checks and rebuilds of the shrinking network are in its time; the eager step is the bare minimum.
+Default network, 10 images. The search is the annealing alone, until it ends; the eager loop, whose steps all cost the
+same, runs one after every CHAIN_STEPS / 15 steps of it, so that a busy machine troubles both alike. Compared are the
+search's total and the eager loop's median times the number of steps. Some steps of the search ask the network twice
+(once soft, once rounded), and the checks and rebuilds of the shrinking network are in its time; the eager step is the
+bare minimum.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ class Meanwhile(Recorder):
         self.seconds: dict[str, list[float]] = {name: [] for name in eager}
         self.last = time.perf_counter()
 
-    def __call__(self, measures: dict[str, Tensor], trial: int | None = None) -> None:
+    def __call__(
+        self, measures: dict[str, Tensor], trial: int | None = None, over: Tensor | None = None
+    ) -> None:
         self.search += time.perf_counter() - self.last
         self.steps += 1
         if self.steps % max(1, STEPS // SAMPLES) == 0:

@@ -32,8 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="See what a trained vision network computes.",
-    epilog="Exit codes: 0 done; 1 an error, told in one line; 2 a wrong option; 3 a chain was found, but it misses "
-    "its target; 130 interrupted (the best chain so far is saved).",
+    epilog="Exit codes: 0 done; 1 an error, told in one line; 2 options that do not parse; 3 a chain was found, but it "
+    "misses its target; 130 interrupted (the best chain so far is saved).",
 )
 
 

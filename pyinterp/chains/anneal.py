@@ -20,7 +20,9 @@ FASTEST, LEAST = 0.1, 1e-3
 STRICTER, RELAXED = 1.05, 0.98
 """What an image's strictness is multiplied by, per step, while its top class is another, and while it is the same."""
 GAIN = 0.005
-"""Relative to the size of the best sub-network so far."""
+"""Part of its size by which a sub-network has to shrink for a trial to go on."""
+LEAST_WAIT = 15
+"""Steps that a trial waits for that at least, however short the run is."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,8 @@ class Schedule:
 
     Attributes:
         steps: Optimisation steps; half as many more follow while the bound was never met.
-        patience: For a bound on the divergence, a trial that has met it settles after this share of the run without a
-            sub-network that is smaller by more than `GAIN`.
+        patience: For a bound on the divergence, a trial that has met it settles once the best sub-network has shrunk by
+            less than `GAIN` within this share of the run.
         lr, betas: Of Adam on the logits a.
         scale_lr: Of Adam on the logarithms of the scores (scaled mode).
         clip: A trial's gradient is cut to this times its usual norm, so that one wild step does not slow the next ones.
@@ -186,7 +188,7 @@ class Anneal:
         self.best = torch.zeros_like(self.available)
         self.best_scores = torch.ones_like(self.a)
         self.best_merit = torch.full_like(self.weight, math.inf)
-        self.waited = torch.zeros_like(self.weight)
+        self.waited, self.mark = torch.zeros_like(self.weight), torch.full_like(self.weight, math.inf)
         self.settled = torch.zeros_like(self.weight, dtype=torch.bool)
         self.settled_logits = torch.zeros_like(self.a)
         self.seed, self.taken, self.done, self.late = seed, 0, 0.0, False
@@ -201,7 +203,7 @@ class Anneal:
                 if self.settled.all():
                     break
                 self.taken, self.done = step, min(1.0, step / steps)
-                recorder(self._step())
+                recorder(self._step(), over=self.settled[:, 0])
                 self._settle()
                 if step % self.schedule.look == 0 and not self.late:
                     self._close()
@@ -268,6 +270,10 @@ class Anneal:
         """Measure the rounded gates, remember the best, and let the weight follow whether they meet the target."""
         engine = self.engine
         rounded = engine.tied((self.a > 0) & self.available)
+        within = rounded.sum(1, keepdim=True) <= (self.target.keep or 1.0) * len(engine)
+        if self.target.keep is not None:
+            order = self.a.masked_fill(~self.available, -math.inf)
+            rounded &= engine.first(order, self.target.keep * len(engine))
         logits = self._logits(rounded * stretch)
         divergence, agrees = self.objective.divergence(logits), self.objective.agrees(logits)
         off, agreement = self._per_trial(divergence), self._per_trial(agrees.to(divergence))
@@ -275,14 +281,15 @@ class Anneal:
         if self.target.kl is not None:
             fits, merit = (off <= self.target.kl) & (agreement == 1), share
         else:
-            fits, merit = share <= (self.target.keep or 1.0), off + 1 - agreement
+            fits, merit = torch.ones_like(within), off + 1 - agreement
         better = fits & (merit < self.best_merit) & ~self.settled
-        much = better & (merit <= (1 - GAIN) * self.best_merit)
-        self.waited = torch.where(much, 0, self.waited + torch.isfinite(self.best_merit))
+        much = better & (merit <= (1 - GAIN) * self.mark)
+        self.mark = torch.where(much, merit, self.mark)
+        self.waited = torch.where(much, 0, self.waited + torch.isfinite(self.mark))
         self.best = torch.where(better, rounded, self.best)
         self.best_scores = torch.where(better, stretch, self.best_scores)
         self.best_merit = torch.where(better, merit, self.best_merit)
-        smaller = fits if self.target.kl is not None else ~fits
+        smaller = fits if self.target.kl is not None else ~within
         self.fitted = [*self.fitted, smaller][-self.schedule.window :]
         mostly = torch.stack(self.fitted).to(off).mean(0) > 0.5
         self.weight *= torch.where(mostly, 1.03, 0.95)
@@ -293,9 +300,8 @@ class Anneal:
         """Trials that have what they need wait for the others; their results stay as if each were alone."""
         enough = torch.isfinite(self.best_merit)
         if not self.late:
-            enough &= (self.waited >= self.schedule.patience * self.schedule.steps) & (
-                self.target.kl is not None
-            )
+            wait = max(LEAST_WAIT, self.schedule.patience * self.schedule.steps)
+            enough &= (self.waited >= wait) & (self.target.kl is not None)
         self.settled_logits = torch.where(enough & ~self.settled, self._present_logits(), self.settled_logits)
         self.settled |= enough
 

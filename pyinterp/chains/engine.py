@@ -119,6 +119,16 @@ class Engine:
             first.scatter_(-1, units[order[..., units].argmax(-1, keepdim=True)], True)
         return first
 
+    def first(self, order: Tensor, allowed: float) -> Tensor:
+        """(..., units_total) bool: the first units in ``order`` that count as no more than ``allowed`` units.
+
+        Before all others comes the first unit of each site that all paths pass.
+        """
+        worth = order.masked_fill(self.leads, -float("inf")).masked_fill(self.ways(order), float("inf"))
+        ranked = worth.argsort(dim=-1, descending=True)
+        fits = self.cost[ranked].cumsum(-1) <= allowed
+        return self.tied(torch.zeros_like(fits).scatter(-1, ranked, fits))
+
     def tied(self, values: Tensor) -> Tensor:
         """``values`` (..., units_total) where each unit that leads has its reader's."""
         return values[..., self._last_reader]

@@ -36,7 +36,8 @@ def measure_fidelity(
         network.
 
     Raises:
-        ValueError: The images are not the network's, or there is not one label per image.
+        ValueError: The images are not the network's, its answer on them is not finite, or there is not one label per
+            image, a class of the network.
     """
     check_images(gated, images)
     labels = None if labels is None else torch.as_tensor(labels)
@@ -44,6 +45,19 @@ def measure_fidelity(
         fix = "Pass one class per image."
         raise ValueError(explain("evaluate", f"labels ({len(images)},)", tuple(labels.shape), fix))
     full = answers(gated.traced.module, images)
+    if not torch.isfinite(full).all():
+        fix = "Check the preprocessing of the images."
+        raise ValueError(
+            explain("evaluate", "finite logits of the full network", "NaN or infinite ones", fix)
+        )
+    if labels is not None:
+        whole = not labels.is_floating_point() and not labels.is_complex()
+        if not whole or not bool(((labels >= 0) & (labels < full.shape[1])).all()):
+            got = f"{labels.dtype} from {labels.min()} to {labels.max()}"
+            fix = "Pass the numbers of the network's classes."
+            raise ValueError(
+                explain("evaluate", f"labels that are whole numbers from 0 to {full.shape[1] - 1}", got, fix)
+            )
     return compare(full, gated_answers(gated, gates, images), labels)
 
 

@@ -20,7 +20,12 @@ class _Entry:
     seconds: float
     phase: str
     trial: int | None
+    over: Tensor | None
     measures: dict[str, Tensor]
+
+    def of(self, trial: int) -> bool:
+        """Whether the step is one of a trial."""
+        return self.trial in (None, trial) and (self.over is None or not bool(self.over[trial]))
 
 
 class Recorder:
@@ -44,11 +49,18 @@ class Recorder:
         if progress is True or (progress is None and sys.stderr.isatty()):
             self._bar, self._task = _bar(steps)
 
-    def __call__(self, measures: dict[str, Tensor], trial: int | None = None) -> None:
-        """Record one step: each measure has one value per trial, or one value where ``trial`` says whose."""
+    def __call__(
+        self, measures: dict[str, Tensor], trial: int | None = None, over: Tensor | None = None
+    ) -> None:
+        """Record one step: each measure has one value per trial, or one value where ``trial`` says whose.
+
+        ``over`` (G,) bool: trials that the step is no longer part of; it stays out of their histories.
+        """
         measures = {name: value.detach().reshape(-1) for name, value in measures.items()}
         now = time.perf_counter() - self._start
-        entry = _Entry(len(self._entries) + 1, now, self.phase, trial, measures)
+        entry = _Entry(
+            len(self._entries) + 1, now, self.phase, trial, None if over is None else over.clone(), measures
+        )
         self._entries.append(entry)
         if self._call or self._bar:
             row = {name: float(value.mean()) for name, value in measures.items()}
@@ -70,7 +82,7 @@ class Recorder:
 
     def history(self, trial: int) -> dict[str, list[Any]]:
         """Of one trial: "step", "seconds", "phase" and its measures."""
-        mine = [entry for entry in self._entries if entry.trial in (None, trial)]
+        mine = [entry for entry in self._entries if entry.of(trial)]
         history: dict[str, list[Any]] = {
             "step": [entry.step for entry in mine],
             "seconds": [entry.seconds for entry in mine],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from pyinterp.chains.anneal import Anneal, Annealed, Schedule, Target
@@ -84,7 +83,9 @@ def _anneal(
     engine.reopen()
     lower = replace(schedule, aim=LOWER_AIM, aim_most=LOWER_AIM)
     try:
-        second = Anneal(engine, images, objective, group, target, lower, scaled, options.seed).run(recorder)
+        again = Anneal(engine, images, objective, group, target, lower, scaled, options.seed)
+        again.settled |= first.met[:, None]
+        second = again.run(recorder)
     except KeyboardInterrupt:
         recorder.interrupted = True
         return first
@@ -124,19 +125,17 @@ def _within_size(
     """The best units found of which no more than a share is open, as gates."""
     engine = search.engine
     allowed = share * len(engine)
-    worth = order.masked_fill(engine.leads, float("-inf")).masked_fill(engine.ways(order), float("inf"))
-    ranked = worth.argsort(descending=True)
-    first = ranked[engine.cost[ranked].cumsum(0) <= allowed]
-    full = engine.tied(torch.zeros_like(kept).index_fill(0, first, True))
+    full = engine.first(order, allowed)
     if int(kept.sum()) > allowed:
         kept = full & kept
-    if not recorder.interrupted and search.value_whole(full).cost < search.value_whole(kept).cost:
-        kept = full
-    kept = engine.live(kept)
-    if scaled and not recorder.interrupted:
-        recorder.phase = "tune"
-        try:
-            tune_scores(search, kept, ROUNDS * TUNE_STEPS)
-        except KeyboardInterrupt:
-            recorder.interrupted = True
+    try:
+        if not recorder.interrupted:
+            if search.value_whole(full).cost < search.value_whole(kept).cost:
+                kept = full
+            kept = engine.live(kept)
+            if scaled:
+                recorder.phase = "tune"
+                tune_scores(search, kept, ROUNDS * TUNE_STEPS)
+    except KeyboardInterrupt:
+        recorder.interrupted = True
     return search.scores * kept

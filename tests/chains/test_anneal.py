@@ -76,14 +76,36 @@ def test_where_nothing_meets_the_bound_units_are_given_back() -> None:
 @pytest.mark.parametrize("kl", [0.2, 0.1])
 def test_a_run_ends_when_nothing_smaller_comes_and_a_trial_that_waits_keeps_its_result(kl: float) -> None:
     """With kl=0.1 the second trial ends early, and the first one needs more steps than it was given."""
-    batches, schedule = [pictures(4, seed=1).double(), pictures(3, seed=2).double()], Schedule(steps=120)
+    batches, schedule = [pictures(4, seed=1).double(), pictures(3, seed=2).double()], Schedule(steps=160)
     runs = [an_anneal(images, one_trial(len(images)), schedule, kl) for images in batches]
-    alone = [run.run(Recorder(False, 120)) for run in runs]
+    alone = [run.run(Recorder(False, 160)) for run in runs]
     ends = [run.taken for run in runs]
-    assert ends[1] < min(ends[0], 120) and (ends[0] < 120) == (kl == 0.2), ends
+    assert ends[1] < min(ends[0], 160) and (ends[0] < 160) == (kl == 0.2), ends
     run = an_anneal(torch.cat(batches), torch.tensor([0] * 4 + [1] * 3), schedule, kl)
-    together = run.run(Recorder(False, 120))
-    assert run.taken == ends[0]
+    recorder = Recorder(False, 160)
+    together = run.run(recorder)
+    assert [len(recorder.history(trial)["kl"]) for trial in (0, 1)] == ends and run.taken == ends[0]
     for trial, found in enumerate(alone):
         assert torch.equal(together.best[trial], found.best[0])
         torch.testing.assert_close(together.logits[trial], found.logits[0])
+
+
+def test_small_gains_add_up_and_a_run_that_still_shrinks_goes_on() -> None:
+    run, sizes = an_anneal(pictures(), one_trial(6), Schedule(steps=100)), iter(range(1000, 0, -3))
+    run.objective = Objective(run.objective.logits)
+    count = len(run.engine)
+    run.engine.tied = lambda values: torch.ones_like(values) * (next(sizes) / count)  # type: ignore[method-assign]
+    run._logits = lambda scores: run.objective.logits  # type: ignore[method-assign]
+    for _ in range(60):
+        run.taken, run.done = 80, 0.8
+        run._judge(torch.ones_like(run.a))
+        run.settled |= run.waited >= 15
+    assert not run.settled.any()
+
+
+def test_a_share_of_units_is_judged_by_the_most_open_ones_and_the_best_are_remembered() -> None:
+    run = an_anneal(pictures(), one_trial(6), Schedule(steps=30))
+    run.target = Target(keep=0.3)
+    found = run.run(Recorder(False, 30))
+    assert bool(found.met[0]) and run.taken == 30
+    assert 0 < int(found.best.sum()) <= 0.3 * len(run.engine)

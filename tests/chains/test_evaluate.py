@@ -57,6 +57,10 @@ def test_the_whole_network_is_perfectly_faithful() -> None:
         (torch.zeros(0, 3, 9, 9), None, "images"),
         (torch.zeros(3, 9, 9), None, "images"),
         (torch.zeros(2, 3, 9, 9), torch.zeros(3, dtype=torch.long), r"labels \(2,\)"),
+        (torch.zeros(2, 3, 9, 9), torch.tensor([0, 99]), "whole numbers from 0 to"),
+        (torch.zeros(2, 3, 9, 9), torch.tensor([-1, 0]), "whole numbers from 0 to"),
+        (torch.zeros(2, 3, 9, 9), torch.tensor([0.0, 1.0]), "whole numbers from 0 to"),
+        (torch.full((2, 3, 9, 9), float("nan")), None, "finite logits"),
     ],
 )
 def test_other_images_or_labels_are_refused(images: Tensor, labels: Tensor | None, words: str) -> None:

@@ -14,6 +14,7 @@ from torch import nn
 import pyinterp
 from pyinterp.chains import PRESETS, Chain, extract_chain, extract_chains
 from pyinterp.chains.objective import Objective
+from pyinterp.chains.search import Search
 
 
 @pytest.mark.parametrize("mode", ["exact", "scaled"])
@@ -209,6 +210,15 @@ def test_ctrl_c_while_the_scores_are_tuned_keeps_the_chain() -> None:
     chain = extract_chain(planted(0.1), pictures(), target_keep=0.4, max_steps=20, progress=stop)
     assert chain.interrupted and "interrupted" in chain.message
     assert 0 < chain.kept_fraction <= 0.4
+
+
+def test_ctrl_c_between_annealing_and_tuning_keeps_the_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Search, "value_whole", stop)
+    chain = extract_chain(planted(0.1), pictures(), target_keep=0.4, max_steps=20, progress=False)
+    assert chain.interrupted and 0 < chain.kept_fraction <= 0.4
 
 
 def test_few_steps_say_that_nothing_was_removed() -> None:
