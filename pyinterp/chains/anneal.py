@@ -200,11 +200,11 @@ class Anneal:
             for step in range(1, steps + steps // 2 + 1):
                 if step == steps + 1:
                     self._extend()
-                if self.settled.all():
+                if self.done >= self.schedule.judge_from and self.settled.all():
                     break
                 self.taken, self.done = step, min(1.0, step / steps)
-                recorder(self._step(), over=self.settled[:, 0])
-                self._settle()
+                over = self.settled[:, 0]
+                recorder(self._step(), over=over)
                 if step % self.schedule.look == 0 and not self.late:
                     self._close()
         except KeyboardInterrupt:
@@ -294,6 +294,7 @@ class Anneal:
         mostly = torch.stack(self.fitted).to(off).mean(0) > 0.5
         self.weight *= torch.where(mostly, 1.03, 0.95)
         self.weight.clamp_(min=LEAST * self.schedule.weight)
+        self._settle()
         return off, agrees, share
 
     def _settle(self) -> None:
@@ -303,7 +304,7 @@ class Anneal:
             wait = max(LEAST_WAIT, self.schedule.patience * self.schedule.steps)
             enough &= (self.waited >= wait) & (self.target.kl is not None)
         self.settled_logits = torch.where(enough & ~self.settled, self._present_logits(), self.settled_logits)
-        self.settled |= enough
+        self.settled = self.settled | enough
 
     def _extend(self) -> None:
         """Where nothing met the bound, give all units back and take the size penalty off, so that the chain grows."""

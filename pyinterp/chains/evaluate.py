@@ -11,6 +11,7 @@ from torch import Tensor
 from pyinterp.chains.objective import Objective
 from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel
+from pyinterp.models.graph import require_finite
 
 Fidelity = dict[str, float]
 """What `measure_fidelity` gives: "kl", "agreement", "logit_error", and with labels "accuracy" and "accuracy_full"."""
@@ -45,11 +46,7 @@ def measure_fidelity(
         fix = "Pass one class per image."
         raise ValueError(explain("evaluate", f"labels ({len(images)},)", tuple(labels.shape), fix))
     full = answers(gated.traced.module, images)
-    if not torch.isfinite(full).all():
-        fix = "Check the preprocessing of the images."
-        raise ValueError(
-            explain("evaluate", "finite logits of the full network", "NaN or infinite ones", fix)
-        )
+    require_finite("evaluate", full)
     if labels is not None:
         whole = not labels.is_floating_point() and not labels.is_complex()
         if not whole or not bool(((labels >= 0) & (labels < full.shape[1])).all()):

@@ -22,7 +22,7 @@ from pyinterp.chains.recipes import find_by_penalty, find_by_target
 from pyinterp.errors import explain
 from pyinterp.models.gating import GatedModel, channels_last, gate_model
 from pyinterp.models.gradients import with_gradients
-from pyinterp.models.graph import trace
+from pyinterp.models.graph import require_finite, trace
 from pyinterp.models.shrink import live_units
 from pyinterp.models.sites import Site
 from pyinterp.models.zoo import LoadedModel
@@ -193,11 +193,7 @@ def _extract(
     counts = torch.tensor([len(tensor) for tensor in tensors], device=images.device)
     group = torch.arange(len(tensors), device=images.device).repeat_interleave(counts)
     full = answers(traced.module, images).clone()  # outside inference mode, for the slopes to come
-    if not torch.isfinite(full).all():
-        raise ValueError(
-            "extract_chain: expected finite logits, got NaN or infinite ones from the full network. Check its weights "
-            "and the preprocessing of the images."
-        )
+    require_finite("extract_chain", full)
     check_keep(keep, full)
     objective = Objective(full, keep)
     searched = sites if options.target is None else tuple(site for site in sites if site.kind != "layer")

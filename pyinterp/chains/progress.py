@@ -58,9 +58,7 @@ class Recorder:
         """
         measures = {name: value.detach().reshape(-1) for name, value in measures.items()}
         now = time.perf_counter() - self._start
-        entry = _Entry(
-            len(self._entries) + 1, now, self.phase, trial, None if over is None else over.clone(), measures
-        )
+        entry = _Entry(len(self._entries) + 1, now, self.phase, trial, over, measures)
         self._entries.append(entry)
         if self._call or self._bar:
             row = {name: float(value.mean()) for name, value in measures.items()}

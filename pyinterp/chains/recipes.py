@@ -84,7 +84,7 @@ def _anneal(
     lower = replace(schedule, aim=LOWER_AIM, aim_most=LOWER_AIM)
     try:
         again = Anneal(engine, images, objective, group, target, lower, scaled, options.seed)
-        again.settled |= first.met[:, None]
+        again.settled = first.met[:, None]
         second = again.run(recorder)
     except KeyboardInterrupt:
         recorder.interrupted = True

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from pyinterp.errors import explain
+
 aten = torch.ops.aten
 
 _IDENTITY_IN_EVAL = {
@@ -88,11 +90,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
         with torch.no_grad():
             answer = model(pair)
     logits = logits_of(answer)
-    if not torch.isfinite(logits).all():
-        raise ValueError(
-            "trace: expected finite logits, got NaN or infinite ones from the full network. Check its weights, its "
-            "forward and the preprocessing of the images."
-        )
+    require_finite("trace", logits)
     _inline_blocks(exported.graph_module)
     module = _rebuild(exported, _logits_index(answer))
     for node in (*module.graph.find_nodes(op="placeholder"), module.graph.output_node().args[0]):
@@ -187,6 +185,13 @@ def _plain_attention() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def require_finite(where: str, logits: Tensor) -> None:
+    """Raise ValueError, as of the function ``where``, unless the full network's logits (N, classes) are finite."""
+    if not torch.isfinite(logits).all():
+        fix = "Check its weights, its forward and the preprocessing of the images."
+        raise ValueError(explain(where, "finite logits of the full network", "NaN or infinite ones", fix))
 
 
 def _inline_blocks(module: GraphModule) -> None:
