@@ -32,7 +32,7 @@ PYI_HD bool shows(uint64_t bits, int slot) {
 struct Frame {
   int64_t batch, channels, positions;
   bool channels_last;
-  int64_t sample() const {
+  PYI_HD int64_t sample() const {
     return channels * positions;
   }
 };
