@@ -87,8 +87,12 @@ class Scores:
                 identity = dict(json.loads(told["identity"]))
         except (OSError, KeyError, ValueError, SafetensorError) as error:
             fix = "Delete it to start anew, or choose another path."
-            raise ValueError(explain("checkpoint", f"the checkpoint of a game at {path}", error, fix)) from error
-        parts = [name for name in {**identity, **self._identity} if identity.get(name) != self._identity.get(name)]
+            raise ValueError(
+                explain("checkpoint", f"the checkpoint of a game at {path}", error, fix)
+            ) from error
+        parts = [
+            name for name in {**identity, **self._identity} if identity.get(name) != self._identity.get(name)
+        ]
         if parts or values.shape != self.values.shape or values.dtype != self.values.dtype:
             got = f"one of another game (it differs in {', '.join(parts) or 'size'})"
             fix = "Choose another path, or delete the file to start anew."

@@ -1,4 +1,4 @@
-"""Scores of many subsets, in batches that fit: sizes found by measuring, halved when memory runs out, on one device or several."""
+"""Scores of many subsets, in batches whose size is found by measuring and halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Evaluation:
         batch_size: Subsets per batch; None finds it.
 
     Attributes:
+        count: M.
         batch_size: The one that was used; the largest that fitted.
     """
 
@@ -51,6 +52,7 @@ class Evaluation:
             raise ValueError(explain("batch_size", "at least 1", batch_size, "Or leave it out: it is found."))
         self.batch_size = batch_size
         self._workers, self._codes, self._keep, self._device = workers, codes, keep, device
+        self.count = len(codes)
         self._at = 0
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._errors: list[BaseException] = []
@@ -90,8 +92,8 @@ class Evaluation:
         best, idle = float("inf"), 0
         while idle < 2 and size <= min(limit, LARGEST):
             codes = self._take(size)
-            if len(codes) < size:
-                self._hand_over(*self._fitting(worker, codes, size)[0])
+            if len(codes) < size:  # too few are left to measure with: they go the same way as all others
+                self._at -= len(codes)
                 return
             start = time.perf_counter()
             batch, fits = self._fitting(worker, codes, size)
@@ -180,8 +182,10 @@ def _release(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
-def evaluate_in_batches(worker: Worker, codes: Tensor, device: torch.device, batch_size: int | None) -> Tensor:
+def evaluate_in_batches(
+    worker: Worker, codes: Tensor, device: torch.device, batch_size: int | None
+) -> Tensor:
     """Scores (M,) on the CPU of codes (M,), by one worker; see `Evaluation`."""
     found: list[Tensor] = []
     Evaluation([worker], codes, lambda _, scores: found.append(scores), device, batch_size).run()
-    return torch.cat(found)
+    return torch.cat(found) if found else torch.zeros(0)

@@ -14,7 +14,7 @@ from pyinterp.models.graph import logits_of
 from pyinterp.ops.mask_inputs import mask_inputs
 
 Forward = Callable[[Tensor], Tensor]
-"""Codes (B,) int64 on the network's device -> logits (B, classes)."""
+"""Codes (B,) int64 -> logits (B, classes)."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class MaskedForward:
         baseline: Like ``x``.
         players: (P...) int64, the player of each position.
         name: The keyword that the model takes the input by; None passes it first.
+        channels_last: Whether the model gets images in that memory format.
         others: Further inputs by keyword, each without the axis of the batch.
     """
 
@@ -34,21 +35,18 @@ class MaskedForward:
     x: Tensor
     baseline: Tensor
     players: Tensor
+    channels_last: bool = False
     name: str | None = None
     others: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __call__(self, codes: Tensor) -> Tensor:
-        masked = mask_inputs(self.x, self.baseline, self.players, codes, memory_format=self._format)
+        codes = codes.to(self.x.device, non_blocking=True)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        masked = mask_inputs(self.x, self.baseline, self.players, codes, memory_format=layout)
         others = {name: value.expand(len(codes), *value.shape) for name, value in self.others.items()}
         if self.name is None:
             return logits_of(self.model(masked, **others))
         return logits_of(self.model(**{self.name: masked}, **others))
-
-    @property
-    def _format(self) -> torch.memory_format:
-        if self.x.dim() == 3 and is_channels_last(self.model):
-            return torch.channels_last
-        return torch.contiguous_format
 
 
 def is_channels_last(model: nn.Module) -> bool:
@@ -68,7 +66,9 @@ def place_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
     return torch.device("cpu"), torch.float32
 
 
-def replica(model: nn.Module, *, device: torch.device | None = None, dtype: torch.dtype | None = None) -> nn.Module:
+def replica(
+    model: nn.Module, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
     """A copy of a model, on another device or in another precision."""
     return copy.deepcopy(model).to(device=device, dtype=dtype)
 
@@ -82,7 +82,7 @@ def plain_numerics(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def full_float32(allow_tf32: bool) -> Iterator[None]:
-    """float32 products as float32, not as TF32 or bfloat16, in the whole process; the settings come back as they were."""
+    """float32 products as float32, not as TF32 or bfloat16, in the whole process; settings come back as they were."""
     backends = torch.backends
     kinds = [
         backends.cuda.matmul,

@@ -35,4 +35,4 @@ def digest_of(identity: Mapping[str, str]) -> str:
 def _feed(digest: hashlib._Hash, value: Tensor) -> None:
     digest.update(f"{value.dtype} {tuple(value.shape)}".encode())
     if value.numel():
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -58,6 +59,8 @@ def measure_noise(
     if not isinstance(precise, str):
         try:
             precision = _rms(values[codes] - evaluate_in_batches(precise, codes, device, other))
+            if not math.isfinite(precision):
+                precision, reason = None, "NaN or infinite scores in it"
         except Exception as error:  # a forward may insist on its precision by any error
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     if reason:

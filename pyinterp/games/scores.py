@@ -52,11 +52,10 @@ class Scorer:
         odds = own - others.logsumexp(1)
         return odds.sigmoid() if self.score == "probability" else odds
 
-    def fingerprint(self, classes: int) -> list[str]:
+    def fingerprint(self, classes: int, device: torch.device) -> str:
         """What the score gives on fixed logits: tells callables apart that share a name."""
-        generator = torch.Generator().manual_seed(0)
-        logits = torch.randn(8, classes, generator=generator)
-        return [f"{value:.4g}" for value in self(logits).tolist()]
+        logits = torch.randn(8, classes, generator=torch.Generator().manual_seed(0)).to(device)
+        return f"{self.name} " + " ".join(f"{value:.4g}" for value in self(logits).tolist())
 
 
 def make_scorer(where: str, score: Any, target: Any, logits: Tensor) -> Scorer:
