@@ -1,5 +1,17 @@
 """Interactions: the AND and OR effects of players, and the indices that follow from them."""
 
 from pyinterp.interactions.harsanyi import harsanyi_and, harsanyi_or, reconstruct
+from pyinterp.interactions.indices import banzhaf, fsii, shapley, sii, stii
+from pyinterp.interactions.shapiq import to_shapiq
 
-__all__ = ["harsanyi_and", "harsanyi_or", "reconstruct"]
+__all__ = [
+    "banzhaf",
+    "fsii",
+    "harsanyi_and",
+    "harsanyi_or",
+    "reconstruct",
+    "shapley",
+    "sii",
+    "stii",
+    "to_shapiq",
+]
