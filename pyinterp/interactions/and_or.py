@@ -17,6 +17,7 @@ from pyinterp.ops._and_or import Norm, SumOfLargest, solve
 from pyinterp.ops.and_or_solve import and_or_solve
 
 MOST_PLAYERS = 20
+SOLVERS = ("splitting", "sgd")
 
 
 @dataclass(frozen=True)
@@ -80,16 +81,16 @@ def sparse_and_or(
     default from Cheng et al., "Layerwise Change of Knowledge in Neural Networks", ICML 2024.
     """
     rows, bound = _games("sparse_and_or", values, noise)
+    if solver not in SOLVERS:
+        fix = "Use the default: it proves how good it is."
+        raise ValueError(explain("sparse_and_or", 'solver="splitting" or "sgd"', repr(solver), fix))
     if solver == "splitting":
         and_, or_, report = and_or_solve(rows, bound, tolerance, max_iterations)
         objective, lower, iterations = report.unbind(1)
-    elif solver == "sgd":
+    else:
         and_, or_ = descend(rows, bound, max_iterations, learning_rate)
         objective = (and_[:, 1:].abs() + or_[:, 1:].abs()).sum(1)
         lower, iterations = torch.full_like(objective, torch.nan), torch.full_like(objective, max_iterations)
-    else:
-        fix = "Use the default: it proves how good it is."
-        raise ValueError(explain("sparse_and_or", 'solver="splitting" or "sgd"', repr(solver), fix))
     found = _result(values, and_, or_, bound, objective, lower, iterations, tolerance)
     if solver == "splitting" and not bool(found.converged.all()):
         _warn("sparse_and_or", found, tolerance)
@@ -108,8 +109,8 @@ def sparse_and_or_jointly(
 
         minimise  sum over S of (1 - private) max over i of \\|I_i(S)\\| + private · sum over i of \\|I_i(S)\\|,
 
-    for AND and OR effects, where each game i keeps its own split and its own ε_i as in `sparse_and_or`. An effect that
-    one model has anyway costs the others little. (The published recipe also bounds how far the splits γ_i may lie apart, by
+    for AND and OR effects, where each game i keeps its own split and its own ε_i as in `sparse_and_or`. An effect
+    that one model has anyway costs the others little. (The published recipe also bounds how far the splits γ_i may lie apart, by
     half of the mean v(N) - v(∅); here they are free.)
 
     Args:

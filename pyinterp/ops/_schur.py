@@ -56,12 +56,13 @@ def schur(n: int) -> Schur:
             if d > 1:
                 coupled.append(present[:-1])
         blocks = coupled
-        rounds.append(sum(len(part) for part in pairs))
-    paths, kinds, matrix = [], [], 0
+        rounds.append(sum(map(len, pairs)))
+    paths: list[Tensor] = []
+    kinds, matrix = [], 0
     for q in range(n // 2 + 1):
         d = n - 2 * q + 1
         alike = [rows for rows in blocks if len(rows) == d]
-        kinds.append([d, len(alike), sum(len(part) for part in paths), matrix])
+        kinds.append([d, len(alike), sum(map(len, paths)), matrix])
         paths += alike
         matrix += d * d
     none = [torch.zeros(0, 2)]
@@ -103,8 +104,8 @@ def inverse_gram(n: int, slack: float) -> Tensor:
     """Blocks of (Z Zᵀ + Y Yᵀ + slack)^-1 over non-empty subsets; the empty set's row and column are 1 / (1 + slack).
 
     Z(T, S) = 1 where S ⊆ T, Y(T, S) = 1 where S meets T. In the block of q, with m = n - 2q and in the basis of sums
-    over all sets of t = 0 ... m players, Z is C(t', t) sqrt(C(m, t') / C(m, t)) and 1 - Y, which pairs disjoint sets, is
-    (-1)^q C(m - t', t) sqrt(C(m, t') / C(m, t)); the matrix of ones lies in the first block alone.
+    over all sets of t = 0 ... m players, Z is C(t', t) sqrt(C(m, t') / C(m, t)) and 1 - Y, which pairs disjoint sets,
+    is (-1)^q C(m - t', t) sqrt(C(m, t') / C(m, t)); the matrix of ones lies in the first block alone.
     """
     blocks = []
     for q in range(n // 2 + 1):
