@@ -20,6 +20,7 @@ __all__ = [
     "grid_players",
     "models",
     "ops",
+    "segment_players",
     "write_report",
 ]
 
