@@ -36,10 +36,17 @@ def count(module: GraphModule, input_shape: Sequence[int]) -> tuple[int, int]:
     dtype = next(
         (t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32
     )
+    return sum(trained.values()), sum(work_of_nodes(module, input_shape, dtype).values())
+
+
+def work_of_nodes(
+    module: GraphModule, input_shape: Sequence[int], dtype: torch.dtype = torch.float32
+) -> dict[Node, int]:
+    """Multiply-accumulates of every call of a graph module for one input of this shape (without the batch axis)."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         walk = _Walk(module)
         walk.run(torch.empty(1, *input_shape, dtype=dtype, device=_device(module)))
-    return sum(trained.values()), walk.macs
+    return walk.macs
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -47,14 +54,16 @@ def _device(module: nn.Module) -> torch.device:
 
 
 class _Walk(Interpreter):
-    """Runs the graph on shapes alone and adds up the work."""
+    """Runs the graph on shapes alone and notes the work of each call."""
 
-    macs = 0
+    def __init__(self, module: GraphModule) -> None:
+        super().__init__(module)
+        self.macs: dict[Node, int] = {}
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor) and n.op == "call_function":
-            self.macs += self._work(n, result)
+            self.macs[n] = self._work(n, result)
         return result
 
     def _work(self, node: Node, result: Tensor) -> int:
