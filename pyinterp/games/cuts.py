@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from pyinterp.games.colours import colour, meeting
-from pyinterp.games.reach import Reach, carries_images, find_reach, is_size
-from pyinterp.models.count import work_of_nodes
+from pyinterp.games.reach import Reach, batch_symbol, carries_images, find_reach, is_batch_size
+from pyinterp.models.count import work
 from pyinterp.models.dataflow import CONVS, IDENTITY, RESHAPES
 from pyinterp.models.flow.plan import bound
 from pyinterp.models.graph import TracedModel, is_tensor, op_of, size_of
@@ -113,14 +113,21 @@ def find_plan(traced: TracedModel, players: Tensor, evaluations: int, memory: in
 
 def _cost_before(traced: TracedModel, nodes: list[Node]) -> list[float]:
     """Cost of one image up to each node, without it; the last entry is the whole network's."""
-    macs = work_of_nodes(traced.module, traced.input_shape)
-    live = carries_images(traced)
+    live, batch = carries_images(traced), batch_symbol(traced)
+
+    def shape(node: Node) -> list[int]:
+        """Shape of a value for one image, axes of windows and heads that are counted with the images included."""
+        sizes = size_of(node)
+        return [int(s.node.expr.subs(batch, 1)) if isinstance(s, torch.SymInt) else s for s in sizes]
+
     done = [0.0]
     for node in nodes:
-        moved = 0
+        cost = 0
         if node.op == "call_function" and node in live and is_tensor(node) and not _is_view(node):
-            moved = sum(math.prod(size_of(n)[1:]) for n in (node, *node.all_input_nodes) if n in live and is_tensor(n))
-        done.append(done[-1] + macs.get(node, 0) + moved * MACS_PER_NUMBER)
+            values = [n for n in (node, *node.all_input_nodes) if n in live and is_tensor(n)]
+            moved = sum(math.prod(shape(value)) for value in values)
+            cost = work(node, shape) + moved * MACS_PER_NUMBER
+        done.append(done[-1] + cost)
     return done
 
 
@@ -155,8 +162,8 @@ def possible_cuts(traced: TracedModel, players: Tensor) -> Iterator[Cut]:
 def _frontiers(traced: TracedModel, live: set[Node]) -> Iterator[tuple[int, tuple[Node, ...]]]:
     """After each node: how many nodes are done, and which of their values the others read."""
     nodes = list(traced.graph.nodes)
-    place = {node: i for i, node in enumerate(nodes)}
-    last = {n: max((place[user] for user in n.users if not is_size(user)), default=-1) for n in live}
+    place, batch = {node: i for i, node in enumerate(nodes)}, batch_symbol(traced)
+    last = {n: max((place[u] for u in n.users if not is_batch_size(u, batch)), default=-1) for n in live}
     open: list[Node] = []
     for i, node in enumerate(nodes[:-2]):
         open = [n for n in [*open, node] if n in live and last[n] > i]

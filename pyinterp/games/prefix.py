@@ -42,7 +42,6 @@ class SharedPrefix:
         self, traced: TracedModel, masked: Callable[[Tensor], Tensor], plan: Plan, batch_size: int
     ) -> None:
         """Fill the tables; `build` decides first whether that pays, and checks the result."""
-        device = masked(torch.zeros(1, dtype=torch.int64)).device
         inputs = tuple(node for node in traced.graph.nodes if node.op == "placeholder")
         source: Callable[[Tensor], Values] = lambda codes: (masked(codes),)
         self.plan = plan
@@ -50,9 +49,9 @@ class SharedPrefix:
             for cut in plan.cuts:
                 segment = cut_out(traced, inputs, cut.nodes)
                 if cut.colours is None:
-                    source = _Responses(segment, source, cut, device)
+                    source = _Responses(segment, source, cut)
                 else:
-                    source = _Tables(segment, source, cut, batch_size, device)
+                    source = _Tables(segment, source, cut, batch_size)
                 inputs = cut.nodes
         self._values = source
         self._rest = cut_out(traced, inputs, [traced.graph.output_node().args[0]])  # type: ignore[list-item]
@@ -72,7 +71,7 @@ class SharedPrefix:
         """Plan, fill the tables and compare a few random subsets with the plain forward.
 
         Args:
-            model: Maps (N, *image.shape) to logits (N, classes), in eval mode, or its trace; neither changed nor copied.
+            model: Maps (N, *image.shape) to logits (N, classes), in eval mode; or its trace. Its weights are shared.
             image: (C, H, W), or any other input of the model, without the batch axis, on the model's device.
             baseline: Like ``image``: what stands where a player is absent.
             players: int64, the player of each position, as for `pyinterp.ops.mask_inputs`.
@@ -105,7 +104,8 @@ class SharedPrefix:
         codes = torch.randint(2**count, (_CHECKED,), generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             wanted = traced.module(masked(codes))
-        difference = float((prefix(codes) - wanted).abs().max() / wanted.abs().max().clamp_min(1))
+        largest = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)
+        difference = float((prefix(codes) - wanted).abs().max() / largest)
         if not difference <= _TOLERANCE.get(wanted.dtype, 0.05):
             warnings.warn(
                 explain(
@@ -138,7 +138,6 @@ class _Tables:
         source: Callable[[Tensor], Values],
         cut: Cut,
         batch_size: int,
-        device: torch.device,
     ) -> None:
         assert cut.colours is not None and cut.reach is not None
         self.tables: list[_Table] = []
@@ -174,7 +173,9 @@ class _Table:
         self.numbers = example.new_empty(rows * self.positions, example[0].numel() // self.positions)
         kinds, kind = torch.unique(reach.map.flatten(1), dim=1, return_inverse=True)
         bits = torch.tensor([2.0**c for c in colours], dtype=torch.float64)
-        self.weights = (kinds * bits[:, None]).to(example.device)  # (players, kinds): a player's bit where it reaches
+        self.weights = (kinds * bits[:, None]).to(
+            example.device
+        )  # (players, kinds): a player's bit where it reaches
         self.kind = kind.to(example.device)
         self.position = torch.arange(self.positions, device=example.device)
 
@@ -193,9 +194,7 @@ class _Table:
 class _Responses:
     """Values that are affine in the image: those of no player, and what each player adds."""
 
-    def __init__(
-        self, segment: GraphModule, source: Callable[[Tensor], Values], cut: Cut, device: torch.device
-    ) -> None:
+    def __init__(self, segment: GraphModule, source: Callable[[Tensor], Values], cut: Cut) -> None:
         single = torch.tensor([0, *(1 << i for i in range(cut.rows - 1))])
         values = segment(*source(single))[0]
         self.shape = values.shape[1:]

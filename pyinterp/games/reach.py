@@ -45,35 +45,41 @@ def find_reach(traced: TracedModel, players: Tensor) -> dict[Node, Reach]:
         players: (H, W) int64, the player of every pixel; negative: of none, the pixel is the same in all subsets.
             A map of other dimensions (columns, tokens) has no positions: nothing is known.
     """
-    found: dict[Node, Reach] = {}
+    known = _Known({}, carries_images(traced))
     if players.dim() != 2:
-        return found
-    batch = None
+        return known.reach
+    batch = batch_symbol(traced)
     for node in traced.graph.nodes:
+        reach: Reach | None
         if node.op == "placeholder":
-            count = int(players.max()) + 1
-            map = players.cpu() == torch.arange(count)[:, None, None]
-            rank = len(size_of(node))
-            reach, batch = Reach(map, (rank - 2, rank - 1)), _symbol(size_of(node)[0])
+            rank, count = len(size_of(node)), int(players.max()) + 1
+            reach = Reach(players.cpu() == torch.arange(count)[:, None, None], (rank - 2, rank - 1))
         else:
-            reach = _reach(node, found)
+            reach = _reach(node, known)
         if reach is not None and _fits(node, reach, batch):
-            found[node] = reach
-    return found
+            known.reach[node] = reach
+    return known.reach
 
 
 def carries_images(traced: TracedModel) -> set[Node]:
-    """The values that depend on the images, by more than the size of the batch."""
+    """The values that depend on the images, by more than how many they are."""
     live: set[Node] = set()
+    batch = batch_symbol(traced)
     for node in traced.graph.nodes:
-        if node.op == "placeholder" or (not is_size(node) and live.intersection(node.all_input_nodes)):
+        read = live.intersection(node.all_input_nodes) and not is_batch_size(node, batch)
+        if node.op == "placeholder" or read:
             live.add(node)
     return live
 
 
-def is_size(node: Node) -> bool:
-    """Whether the value is a number: a size of a tensor, or computed from sizes."""
-    return isinstance(node.meta.get("val"), (int, float, bool, torch.SymInt, torch.SymFloat, torch.SymBool))
+def batch_symbol(traced: TracedModel) -> Any:
+    """The number of images, as it stands in the shapes of the graph."""
+    return next(size_of(n)[0].node.expr for n in traced.graph.nodes if n.op == "placeholder")
+
+
+def is_batch_size(node: Node, batch: Any) -> bool:
+    """Whether a node reads off a value how many images there are."""
+    return op_of(node) is aten.sym_size and bool(_symbol(node.meta["val"]) == batch)
 
 
 def _symbol(size: Any) -> Any:
@@ -85,7 +91,7 @@ def _fits(node: Node, reach: Reach, batch: Any) -> bool:
     values = node.meta["val"] if isinstance(node.meta["val"], (tuple, list)) else [node.meta["val"]]
     h, w = reach.axes
     return all(
-        0 < min(h, w)
+        min(h, w) > 0
         and max(h, w) < value.dim()
         and _symbol(value.shape[0]) == batch
         and (value.shape[h], value.shape[w]) == reach.map.shape[1:]
@@ -93,20 +99,28 @@ def _fits(node: Node, reach: Reach, batch: Any) -> bool:
     )
 
 
-def _reach(node: Node, found: dict[Node, Reach]) -> Reach | None:
+@dataclass(frozen=True)
+class _Known:
+    """What has been found so far: reaches, and which values carry images at all."""
+
+    reach: dict[Node, Reach]
+    live: set[Node]
+
+
+def _reach(node: Node, known: _Known) -> Reach | None:
     """Reach of a call, or None where it has no rule or an input is not known."""
     if node.op != "call_function" or node.meta.get("val") is None:
         return None
     if is_getitem(node):
-        return found.get(node.args[0])  # type: ignore[arg-type]
+        return _first(node, known)
     target = node.target
     rule = _RULES.get(op_of(node))
     if rule is None and isinstance(target, torch._ops.OpOverload) and torch.Tag.pointwise in target.tags:
         rule = _pointwise
-    return None if rule is None else rule(node, found)
+    return None if rule is None else rule(node, known)
 
 
-Rule = Callable[[Node, dict[Node, Reach]], Reach | None]
+Rule = Callable[[Node, _Known], Reach | None]
 _RULES: dict[Any, Rule] = {}
 
 
@@ -118,9 +132,9 @@ def _rule(*operations: Any) -> Callable[[Rule], Rule]:
     return register
 
 
-def _first(node: Node, found: dict[Node, Reach], ahead: bool = False) -> Reach | None:
+def _first(node: Node, known: _Known, ahead: bool = False) -> Reach | None:
     """Reach of the first argument; ``ahead``: only where H and W are the last two of its four axes."""
-    reach = found.get(node.args[0])  # type: ignore[arg-type]
+    reach = known.reach.get(node.args[0])  # type: ignore[arg-type]
     return None if reach is None or (ahead and reach.axes != (2, 3)) else reach
 
 
@@ -134,14 +148,14 @@ def _from_image(image: Tensor) -> Reach:
 
 
 @_rule(*ACTIVATIONS, *POINTWISE, aten.where)
-def _pointwise(node: Node, found: dict[Node, Reach]) -> Reach | None:
+def _pointwise(node: Node, known: _Known) -> Reach | None:
     """Union over the inputs; one with a single row or column is there at all of them."""
     rank = len(size_of(node))
     union: Reach | None = None
     for source in node.all_input_nodes:
-        if is_size(source) or source.op == "get_attr" or _is_constant(source):
+        if source not in known.live:
             continue
-        reach = found.get(source)
+        reach = known.reach.get(source)
         if reach is None or len(size_of(source)) != rank or (union and union.axes != reach.axes):
             return None
         h, w = reach.axes
@@ -150,38 +164,31 @@ def _pointwise(node: Node, found: dict[Node, Reach]) -> Reach | None:
     return union
 
 
-def _is_constant(node: Node) -> bool:
-    """Whether no image reaches a value: it is made of weights and sizes alone."""
-    return node.op == "call_function" and all(
-        is_size(source) or source.op == "get_attr" or _is_constant(source) for source in node.all_input_nodes
-    )
-
-
 @_rule(*IDENTITY)
-def _same(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    return _first(node, found)
+def _same(node: Node, known: _Known) -> Reach | None:
+    return _first(node, known)
 
 
 @_rule(aten.batch_norm)
-def _batch_norm(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    return None if bound(node)["training"] else _first(node, found)
+def _batch_norm(node: Node, known: _Known) -> Reach | None:
+    return None if bound(node)["training"] else _first(node, known)
 
 
 @_rule(aten.layer_norm)
-def _layer_norm(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach, kept = _first(node, found), len(size_of(node)) - len(bound(node)["normalized_shape"])
+def _layer_norm(node: Node, known: _Known) -> Reach | None:
+    reach, kept = _first(node, known), len(size_of(node)) - len(bound(node)["normalized_shape"])
     return reach if reach and max(reach.axes) < kept else None
 
 
 @_rule(aten.linear)
-def _linear(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach = _first(node, found)
+def _linear(node: Node, known: _Known) -> Reach | None:
+    reach = _first(node, known)
     return reach if reach and max(reach.axes) < len(size_of(node)) - 1 else None
 
 
 @_rule(aten.conv2d)
-def _conv(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach, call = _first(node, found, ahead=True), bound(node)
+def _conv(node: Node, known: _Known) -> Reach | None:
+    reach, call = _first(node, known, ahead=True), bound(node)
     if reach is None:
         return None
     kernel = torch.ones(1, 1, *size_of(call["weight"])[2:])
@@ -191,8 +198,8 @@ def _conv(node: Node, found: dict[Node, Reach]) -> Reach | None:
 
 
 @_rule(aten.max_pool2d, aten.avg_pool2d)
-def _pool(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach, call = _first(node, found, ahead=True), bound(node)
+def _pool(node: Node, known: _Known) -> Reach | None:
+    reach, call = _first(node, known, ahead=True), bound(node)
     if reach is None:
         return None
     return _from_image(
@@ -208,40 +215,42 @@ def _pool(node: Node, found: dict[Node, Reach]) -> Reach | None:
 
 
 @_rule(aten.adaptive_avg_pool2d, aten.adaptive_max_pool2d)
-def _adaptive_pool(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach = _first(node, found, ahead=True)
-    return None if reach is None else _from_image(F.adaptive_max_pool2d(_image(reach), node.args[1]))
+def _adaptive_pool(node: Node, known: _Known) -> Reach | None:
+    reach = _first(node, known, ahead=True)
+    return (
+        None
+        if reach is None
+        else _from_image(F.adaptive_max_pool2d(_image(reach), bound(node)["output_size"]))
+    )
 
 
 @_rule(aten.pad, aten.constant_pad_nd)
-def _pad(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach, call = _first(node, found, ahead=True), bound(node)
+def _pad(node: Node, known: _Known) -> Reach | None:
+    reach, call = _first(node, known, ahead=True), bound(node)
     if reach is None:
         return None
     return _from_image(F.pad(_image(reach), call["pad"][:4], mode=call.get("mode", "constant")))
 
 
 @_rule(aten.cat)
-def _cat(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach = found.get(node.all_input_nodes[0])
-    return _pointwise(node, found) if reach and _axis(node) not in reach.axes else None
+def _cat(node: Node, known: _Known) -> Reach | None:
+    reach = known.reach.get(node.all_input_nodes[0])
+    return _pointwise(node, known) if reach and _axis(node) not in reach.axes else None
 
 
 @_rule(aten.split, aten.split_with_sizes, aten.chunk)
-def _split(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach = _first(node, found)
+def _split(node: Node, known: _Known) -> Reach | None:
+    reach = _first(node, known)
     return reach if reach and _axis(node) not in reach.axes else None
 
 
 @_rule(aten.slice)
-def _slice(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach, call = _first(node, found), bound(node)
+def _slice(node: Node, known: _Known) -> Reach | None:
+    reach, call = _first(node, known), bound(node)
     if reach is None or _axis(node) not in reach.axes:
         return reach
     cut = slice(call["start"], call["end"], call["step"])
-    return Reach(
-        reach.map[:, cut] if _axis(node) == reach.axes[0] else reach.map[:, :, cut], reach.axes
-    )
+    return Reach(reach.map[:, cut] if _axis(node) == reach.axes[0] else reach.map[:, :, cut], reach.axes)
 
 
 def _axis(node: Node) -> int:
@@ -252,8 +261,8 @@ def _axis(node: Node) -> int:
 
 
 @_rule(aten.permute, aten.transpose)
-def _permute(node: Node, found: dict[Node, Reach]) -> Reach | None:
-    reach, rank = _first(node, found), len(size_of(node))
+def _permute(node: Node, known: _Known) -> Reach | None:
+    reach, rank = _first(node, known), len(size_of(node))
     if reach is None:
         return None
     order = list(range(rank))
@@ -267,9 +276,9 @@ def _permute(node: Node, found: dict[Node, Reach]) -> Reach | None:
 
 
 @_rule(*RESHAPES)
-def _reshape(node: Node, found: dict[Node, Reach]) -> Reach | None:
+def _reshape(node: Node, known: _Known) -> Reach | None:
     """Channels apart or together (a shuffle), while H and W stay the last two axes."""
-    reach = _first(node, found)
+    reach = _first(node, known)
     if reach is None or not is_tensor(node):
         return None
     before, after = size_of(node.args[0]), size_of(node)  # type: ignore[arg-type]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Graph, GraphModule, Node
 
-from pyinterp.games.reach import is_size
-from pyinterp.models.graph import TracedModel, op_of
+from pyinterp.games.reach import batch_symbol, is_batch_size
+from pyinterp.models.graph import TracedModel
 
 aten = torch.ops.aten
 
@@ -21,28 +21,20 @@ def cut_out(traced: TracedModel, inputs: Sequence[Node], outputs: Sequence[Node]
         inputs: Values that carry images; every path from the images to an output passes one of them.
         outputs: What the module gives.
     """
-    graph = Graph()
+    graph, batch = Graph(), batch_symbol(traced)
     copies = {node: graph.placeholder(f"value_{i}") for i, node in enumerate(inputs)}
     first = copies[inputs[0]]
     todo = list(outputs)
     while todo:
-        node = todo[-1]
-        missing = [n for n in node.all_input_nodes if n not in copies and not _is_batch(node)]
-        if node in copies or missing:
-            todo += missing
-            if not missing:
-                todo.pop()
+        node = todo.pop()
+        if node in copies:
             continue
-        todo.pop()
-        if _is_batch(node):
+        if is_batch_size(node, batch):
             copies[node] = graph.call_function(aten.sym_size.int, (first, 0))
+        elif missing := [source for source in node.all_input_nodes if source not in copies]:
+            todo += [node, *missing]
         else:
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[node] for node in outputs))
     graph.lint()
     return GraphModule(traced.module, graph, class_name="Segment").eval()
-
-
-def _is_batch(node: Node) -> bool:
-    """Whether a node reads how many images there are."""
-    return is_size(node) and op_of(node) is aten.sym_size and node.args[1] == 0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -36,17 +37,10 @@ def count(module: GraphModule, input_shape: Sequence[int]) -> tuple[int, int]:
     dtype = next(
         (t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float32
     )
-    return sum(trained.values()), sum(work_of_nodes(module, input_shape, dtype).values())
-
-
-def work_of_nodes(
-    module: GraphModule, input_shape: Sequence[int], dtype: torch.dtype = torch.float32
-) -> dict[Node, int]:
-    """Multiply-accumulates of every call of a graph module for one input of this shape (without the batch axis)."""
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
         walk = _Walk(module)
         walk.run(torch.empty(1, *input_shape, dtype=dtype, device=_device(module)))
-    return walk.macs
+    return sum(trained.values()), walk.macs
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -54,32 +48,32 @@ def _device(module: nn.Module) -> torch.device:
 
 
 class _Walk(Interpreter):
-    """Runs the graph on shapes alone and notes the work of each call."""
+    """Runs the graph on shapes alone and adds up the work."""
 
-    def __init__(self, module: GraphModule) -> None:
-        super().__init__(module)
-        self.macs: dict[Node, int] = {}
+    macs = 0
 
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor) and n.op == "call_function":
-            self.macs[n] = self._work(n, result)
+            self.macs += work(n, lambda value: result.shape if value is n else self.env[value].shape)
         return result
 
-    def _work(self, node: Node, result: Tensor) -> int:
-        operation = op_of(node)
-        if operation in (aten.conv1d, aten.conv2d, aten.conv3d):
-            return result.numel() * self._value(node, "weight")[0].numel()
-        if operation is aten.linear:
-            return result.numel() * int(self._value(node, "weight").shape[-1])
-        if operation in (aten.matmul, aten.bmm):
-            return result.numel() * int(self.env[node.args[0]].shape[-1])  # type: ignore[index]
-        if operation is aten.scaled_dot_product_attention:
-            query, key = self._value(node, "query"), self._value(node, "key")
-            scores = query[..., 0].numel() * int(key.shape[-2])
-            return scores * int(query.shape[-1]) + scores * int(result.shape[-1])
-        return 0
 
-    def _value(self, node: Node, name: str) -> Tensor:
-        value: Tensor = self.env[bound(node)[name]]
-        return value
+def work(node: Node, shape: Callable[[Node], Sequence[int]]) -> int:
+    """Multiply-accumulates of one call, by the shapes of its result and inputs; 0 for what is no product.
+
+    Args:
+        node: A node of a graph.
+        shape: Gives the shape of any tensor node.
+    """
+    operation = op_of(node)
+    if operation in (aten.conv1d, aten.conv2d, aten.conv3d):
+        return math.prod(shape(node)) * math.prod(shape(bound(node)["weight"])[1:])
+    if operation is aten.linear:
+        return math.prod(shape(node)) * shape(bound(node)["weight"])[-1]
+    if operation in (aten.matmul, aten.bmm):
+        return math.prod(shape(node)) * shape(node.args[0])[-1]  # type: ignore[arg-type]
+    if operation is aten.scaled_dot_product_attention:
+        query, key = shape(bound(node)["query"]), shape(bound(node)["key"])
+        return math.prod(query[:-1]) * key[-2] * (query[-1] + shape(node)[-1])
+    return 0
