@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from shared_nets import grid, stains
+from shared_nets import grid
 from torch import nn
 
 from pyinterp.games.prefix import SharedPrefix
@@ -14,16 +14,15 @@ pytest.importorskip("torchvision")
 pytest.importorskip("timm")
 
 SHARING = {
-    "timm:resnet18": 96,
-    "timm:resnet50": 96,
-    "timm:tf_efficientnet_lite0": 96,
-    "timm:convnext_atto": 96,
-    "timm:densenet121": 96,
-    "timm:regnety_002": 96,
-    "timm:mobilenetv3_small_100": 96,
+    "timm:resnet18": 64,
+    "timm:resnet50": 64,
+    "timm:tf_efficientnet_lite0": 64,
+    "timm:convnext_atto": 64,
+    "timm:densenet121": 64,
+    "timm:mobilenetv3_small_100": 64,
     "torchvision:vgg19": 64,
-    "torchvision:shufflenet_v2_x0_5": 96,
-    "torchvision:googlenet": 96,
+    "torchvision:shufflenet_v2_x0_5": 64,
+    "torchvision:googlenet": 64,
 }
 
 
@@ -46,20 +45,21 @@ def build(name: str) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHARING)
 def test_architectures_share(name: str) -> None:
     model, size = build(name), SHARING[name]
-    for players in (grid(3, 4, size), stains(10, size)):
-        image, baseline = torch.randn(2, 3, size, size)
-        prefix = SharedPrefix.build(model, image, baseline, players, memory=1 << 28)
-        codes = torch.randint(1024, (3,), generator=torch.Generator().manual_seed(3))
-        assert prefix is not None
-        with torch.no_grad():
-            wanted = model(mask_inputs(image, baseline, players, codes))
-        difference = (prefix(codes) - wanted).abs().max() / wanted.abs().max()
-        assert difference < 1e-4
+    players = grid(3, 4, size)
+    image, baseline = torch.randn(2, 3, size, size)
+    prefix = SharedPrefix.build(model, image, baseline, players, evaluations=256)
+    codes = torch.randint(4096, (4,), generator=torch.Generator().manual_seed(3))
+    assert prefix is not None
+    with torch.no_grad():
+        wanted = model(mask_inputs(image, baseline, players, codes))
+    assert (prefix(codes) - wanted).abs().max() < 1e-4 * wanted.abs().max()
 
 
+@pytest.mark.slow
 def test_attention_shares_nothing_worth_it() -> None:
     """Only the embedding of the patches, a few per cent of the work, looks at parts of the image."""
     model = build("timm:vit_tiny_patch16_224")
