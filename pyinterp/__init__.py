@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyinterp import chains, games, interactions, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
-from pyinterp.games import ImageGame, box_players, grid_players
+from pyinterp.games import ImageGame, box_players, grid_players, segment_players
 from pyinterp.interactions import SparseAndOr, harsanyi_and, harsanyi_or, sparse_and_or
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "interactions",
     "models",
     "ops",
+    "segment_players",
     "sparse_and_or",
     "write_report",
 ]

@@ -110,8 +110,8 @@ def sparse_and_or_jointly(
         minimise  sum over S of (1 - private) max over i of \\|I_i(S)\\| + private · sum over i of \\|I_i(S)\\|,
 
     for AND and OR effects, where each game i keeps its own split and its own ε_i as in `sparse_and_or`. An effect
-    that one model has anyway costs the others little. (The published recipe also bounds how far the splits γ_i may lie apart, by
-    half of the mean v(N) - v(∅); here they are free.)
+    that one model has anyway costs the others little. (The published recipe also bounds how far the splits γ_i may lie
+    apart, by half of the mean v(N) - v(∅); here they are free.)
 
     Args:
         values: (models, 2^n) v_i(S), n <= 20.
