@@ -21,8 +21,8 @@ from pyinterp.models.graph import TracedModel, is_tensor, op_of, size_of
 aten = torch.ops.aten
 
 MACS_PER_NUMBER = 32
-"""Multiply-accumulates of a convolution in the time of reading or writing one number: about 25 on an H200 in float32
-(30 T a second against 1.2 T numbers) and 30 on a core with AVX-512 (60 G against 2 G)."""
+"""Multiply-accumulates of a convolution in about the time of reading or writing one number, on CPUs with AVX-512 and
+on GPUs in float32 alike. Which cuts are chosen depends on it, no result does."""
 
 _AFFINE = CONVS | RESHAPES | IDENTITY | {aten.linear, aten.permute, aten.transpose, aten.t}
 _AFFINE_WITH_CONSTANT = {aten.add, aten.sub, aten.mul, aten.div}
