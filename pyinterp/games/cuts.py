@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import Node
 
 from pyinterp.games.colours import colour, meeting
-from pyinterp.games.reach import Reach, batch_symbol, carries_images, find_reach, is_batch_size
+from pyinterp.games.reach import Reach, batch_symbol, carries_images, find_reach, is_batch_size, symbol_of
 from pyinterp.models.count import work
 from pyinterp.models.dataflow import CONVS, IDENTITY, RESHAPES
 from pyinterp.models.flow.plan import bound
@@ -20,10 +21,10 @@ from pyinterp.models.graph import TracedModel, is_tensor, op_of, size_of
 aten = torch.ops.aten
 
 MACS_PER_NUMBER = 32
-"""Multiply-accumulates of a convolution in the time of reading or writing one number: about 25 on an H200 in float32
-(30 T a second against 1.2 T numbers) and 30 on a core with AVX-512 (60 G against 2 G)."""
+"""Multiply-accumulates of a convolution in about the time of reading or writing one number, on CPUs with AVX-512 and
+on GPUs in float32 alike. Which cuts are chosen depends on it, no result does."""
 
-_AFFINE = CONVS | RESHAPES | IDENTITY | {aten.linear, aten.permute, aten.transpose, aten.t, aten.batch_norm}
+_AFFINE = CONVS | RESHAPES | IDENTITY | {aten.linear, aten.permute, aten.transpose, aten.t}
 _AFFINE_WITH_CONSTANT = {aten.add, aten.sub, aten.mul, aten.div}
 
 
@@ -172,17 +173,29 @@ def _frontiers(traced: TracedModel, live: set[Node]) -> Iterator[tuple[int, tupl
 
 
 def _affine(traced: TracedModel, live: set[Node]) -> set[Node]:
-    """The values that are an affine function of the image."""
+    """The values, one per image and in the images' dtype, that are an affine function of the image."""
     found: set[Node] = set()
+    batch = batch_symbol(traced)
     for node in traced.graph.nodes:
-        sources = [n for n in node.all_input_nodes if n in live]
-        if node.op == "placeholder":
-            if node.meta["val"].dtype.is_floating_point:
-                found.add(node)
-        elif len(sources) == 1 and sources[0] in found and node.args[0] is sources[0]:
-            operation = op_of(node)
-            if operation is aten.batch_norm and bound(node)["training"]:
-                continue
-            if operation in _AFFINE or operation in _AFFINE_WITH_CONSTANT:
+        if node.op == "placeholder" and node.meta["val"].dtype.is_floating_point:
+            found.add(node)
+        elif node.op == "call_function" and is_tensor(node) and _is_affine_call(node, live):
+            source = node.args[0]
+            same = source in found and node.meta["val"].dtype == source.meta["val"].dtype
+            if same and symbol_of(size_of(node)[0]) == batch:
                 found.add(node)
     return found
+
+
+def _is_affine_call(node: Node, live: set[Node]) -> bool:
+    """Whether a call is affine in its first argument, and no other carries images."""
+    given: list[Any] = []
+    torch.fx.map_arg((node.args[1:], node.kwargs), given.append)
+    if len(node.args) == 0 or live.intersection(given):
+        return False
+    operation = op_of(node)
+    if operation is aten.batch_norm:
+        return not bound(node)["training"]
+    if operation in _AFFINE_WITH_CONSTANT:
+        return "rounding_mode" not in node.kwargs
+    return operation in _AFFINE

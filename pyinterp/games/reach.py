@@ -79,10 +79,11 @@ def batch_symbol(traced: TracedModel) -> Any:
 
 def is_batch_size(node: Node, batch: Any) -> bool:
     """Whether a node reads off a value how many images there are."""
-    return op_of(node) is aten.sym_size and bool(_symbol(node.meta["val"]) == batch)
+    return op_of(node) is aten.sym_size and bool(symbol_of(node.meta["val"]) == batch)
 
 
-def _symbol(size: Any) -> Any:
+def symbol_of(size: Any) -> Any:
+    """A length as it stands in the graph: a symbolic expression, or a number."""
     return size.node.expr if isinstance(size, torch.SymInt) else size
 
 
@@ -93,7 +94,7 @@ def _fits(node: Node, reach: Reach, batch: Any) -> bool:
     return all(
         min(h, w) > 0
         and max(h, w) < value.dim()
-        and _symbol(value.shape[0]) == batch
+        and symbol_of(value.shape[0]) == batch
         and (value.shape[h], value.shape[w]) == reach.map.shape[1:]
         for value in values
     )
