@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pyinterp import chains, games, models, ops
+from pyinterp import chains, games, interactions, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
-from pyinterp.games import ImageGame, box_players, grid_players
+from pyinterp.games import ImageGame, box_players, grid_players, segment_players
+from pyinterp.interactions import SparseAndOr, harsanyi_and, harsanyi_or, sparse_and_or
 
 if TYPE_CHECKING:
     from pyinterp.report import write_report
@@ -12,15 +13,20 @@ if TYPE_CHECKING:
 __all__ = [
     "Chain",
     "ImageGame",
+    "SparseAndOr",
     "box_players",
     "chains",
     "extract_chain",
     "extract_chains",
     "games",
     "grid_players",
+    "harsanyi_and",
+    "harsanyi_or",
+    "interactions",
     "models",
     "ops",
     "segment_players",
+    "sparse_and_or",
     "write_report",
 ]
 
