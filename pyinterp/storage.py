@@ -87,7 +87,9 @@ def load_result(
         return build(plain, load(packed))
     except (AttributeError, KeyError, TypeError, ValueError, SafetensorError) as error:
         got = f"{type(error).__name__}: {error}"
-        raise ValueError(explain(f"{kind}.load", f"{noun} at {path}", got, "Save the result again.")) from error
+        raise ValueError(
+            explain(f"{kind}.load", f"{noun} at {path}", got, "Save the result again.")
+        ) from error
 
 
 def _file(path: str | PathLike[str], suffix: str) -> Path:
