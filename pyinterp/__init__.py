@@ -2,13 +2,25 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pyinterp import chains, models, ops
+from pyinterp import chains, games, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
+from pyinterp.games import box_players, grid_players
 
 if TYPE_CHECKING:
     from pyinterp.report import write_report
 
-__all__ = ["Chain", "chains", "extract_chain", "extract_chains", "models", "ops", "write_report"]
+__all__ = [
+    "Chain",
+    "box_players",
+    "chains",
+    "extract_chain",
+    "extract_chains",
+    "games",
+    "grid_players",
+    "models",
+    "ops",
+    "write_report",
+]
 
 
 def __getattr__(name: str) -> Any:
