@@ -28,7 +28,7 @@ def save_result(
     Args:
         kind: The class of the result, for the messages: ``"Chain"``.
         path: Both files' path, without a suffix.
-        tensors: Of any device; they share no memory afterwards.
+        tensors: On any device.
         plain: What JSON knows, and numbers of torch or NumPy.
 
     Raises:
@@ -40,7 +40,7 @@ def save_result(
         raise ValueError(
             explain(f"{kind}.save", "a path that ends in the name of files", repr(os.fspath(path)), fix)
         )
-    packed = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+    packed = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
     head = {"format": FORMAT, "tensors_sha256": hashlib.sha256(packed).hexdigest()}
     text = json.dumps({**head, **plain}, indent=1, default=_plain)
     _replace(
