@@ -29,7 +29,7 @@ def interactions_from_values(
 
     Args:
         values: (2^n,) the score of every subset: bit i of an index says that player i is present.
-        players: Who plays, or n names; "player 0", "player 1", ... by default.
+        players: Who plays, or n names; "player 1", "player 2", ... by default.
         noise: Bound of what the split may leave unexplained of each score, as a share of |v(N) - v(empty)|.
         sigma: Standard deviation of the numerical error of one score, for the noise floors; None: not measured.
         pixels: (3, H, W) uint8, the image, for reports.
@@ -47,7 +47,7 @@ def interactions_from_values(
         )
     count = size.bit_length() - 1
     names = players.names if isinstance(players, Players) else players
-    names = tuple(f"player {i}" for i in range(count)) if names is None else tuple(names)
+    names = tuple(f"player {i + 1}" for i in range(count)) if names is None else tuple(names)
     if len(names) != count:
         fix = "Pass one name for each player, or the players of these scores."
         raise ValueError(explain("interactions_from_values", f"{count} players", len(names), fix))

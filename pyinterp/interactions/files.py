@@ -40,4 +40,5 @@ def _build(plain: dict[str, Any], tensors: dict[str, Tensor]) -> Interactions:
             raise ValueError(f"{name} of shape {tuple(tensors[name].shape)}, with {size} subsets")
     if unknown := set(tensors) - {*TENSORS, *OPTIONAL}:
         raise ValueError(f"unknown tensors {sorted(unknown)}")
-    return Interactions(**plain, **tensors)
+    held: dict[str, Any] = dict(tensors)
+    return Interactions(**plain, **held)
