@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyinterp"
-RESULTS = {"chains.chain", "chains.curve", "chains.flow", "interactions.interactions"}
+RESULTS = {"chains.chain", "chains.curve", "chains.flow", "interactions.interactions", "interactions.metrics"}
 
 # Room -> what it may import of pyinterp: rooms, or single modules of them. Kernels know no models, models know no
 # methods, methods know no plots, and the report knows only results.
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "ops": {"_extension", "errors"},
     "models": {"ops", "errors"},
     "games": {"models", "ops", "errors"},
-    "interactions": {"games", "ops", "errors", "storage", "version"},
+    "interactions": {"games", "models", "ops", "errors", "storage", "version"},
     "heads": {"models", "ops", "errors"},
     "chains": {"models", "ops", "errors", "storage"},
     "knowledge": {"interactions", "games", "heads", "models", "errors"},
@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "cli": {
         "report",
         "chains",
+        "games",
         "interactions",
         "knowledge",
         "heads",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pyinterp.interactions.metrics import orders
 from pyinterp.report.page import NAMES, Block, Page, data_uri, fragment
 from pyinterp.report.plots import Series, bar_chart, line_chart, number, percent
 from pyinterp.report.regions import anchor, outline
@@ -189,9 +189,9 @@ def _effect(found: Interactions, effect: Effect, largest: float) -> dict[str, An
 def _strengths(found: Interactions, salient: list[Effect]) -> dict[str, Any]:
     curve = found.error_curve()
     total = curve.counts[-1]
-    orders = range(1, found.n + 1)
+    sizes = range(1, found.n + 1)
     sums = found.strength_by_order()
-    mean = sum(m * float(sums["AND"][m] + sums["OR"][m]) for m in orders)
+    mean = sum(m * float(sums["AND"][m] + sums["OR"][m]) for m in sizes)
     everything = float(sums["AND"].sum() + sums["OR"].sum())
     text = f"{total:,} interactions are not zero."
     if everything:
@@ -205,7 +205,7 @@ def _strengths(found: Interactions, salient: list[Effect]) -> dict[str, Any]:
         mark=(len(salient), 100 * found.error_curve([len(salient)]).errors[0], "the salient ones"),
     )
     order_chart = bar_chart(
-        [(str(m), (float(sums["AND"][m]), float(sums["OR"][m]))) for m in orders],
+        [(str(m), (float(sums["AND"][m]), float(sums["OR"][m]))) for m in sizes],
         ("AND", "OR"),
         label="Sum of the strengths of AND and of OR interactions by the number of their parts",
         x_label="parts in an interaction",
@@ -215,8 +215,25 @@ def _strengths(found: Interactions, salient: list[Effect]) -> dict[str, Any]:
         {"caption": "What is left to explain", "svg": error_chart},
         {"caption": "Strengths, the largest first", "svg": _sorted_chart(found)},
         {"caption": "Strength by order", "svg": order_chart},
+        {"caption": "Score by how much is visible", "svg": _scores_chart(found)},
     ]
     return {"strengths_text": text, "figures": figures}
+
+
+def _scores_chart(found: Interactions) -> Any:
+    sizes = orders(found.n)
+    groups = [found.values[sizes == m] for m in range(found.n + 1)]
+    lines = [
+        Series("mean", [(m, float(group.mean())) for m, group in enumerate(groups)]),
+        Series("largest", [(m, float(group.max())) for m, group in enumerate(groups)], "faint"),
+        Series("smallest", [(m, float(group.min())) for m, group in enumerate(groups)], "dashed"),
+    ]
+    return line_chart(
+        lines,
+        label="Mean, largest and smallest score of the masked inputs, by how many parts are visible",
+        x_label="parts visible",
+        y_label=_score(found),
+    )
 
 
 def _sorted_chart(found: Interactions) -> Any:
@@ -225,11 +242,10 @@ def _sorted_chart(found: Interactions) -> Any:
     floor = [] if found.floor is None else [float(found.floor[1]), float(found.floor[-1])]
     lowest = max(min([DEPTH * largest, *(f / 2 for f in floor if f > 0)]), 1e-9 * largest)
     drawn = [(rank, size) for rank, size in enumerate(strengths, 1) if size >= lowest]
-    stride = max(1.0, math.log(max(len(drawn), 1)) / DRAWN)
-    kept = {round(math.exp(stride * step)) for step in range(DRAWN + 1)} | {1, len(drawn)}
+    kept = {round(len(drawn) ** (step / DRAWN)) for step in range(DRAWN + 1)} if drawn else {0}
     lines = [Series("strength of an interaction", [point for point in drawn if point[0] in kept])]
     if drawn:
-        for value, order, role in zip(floor, (1, found.n), ("faint", "second"), strict=False):
+        for value, order, role in zip(floor, (1, found.n), ("faint", "dashed"), strict=False):
             if value > 0:
                 ends = [(1.0, value), (float(len(drawn)), value)]
                 lines.append(Series(f"noise floor, order {order}", ends, role))

@@ -24,7 +24,7 @@ class Series:
     Attributes:
         name: What the legend calls it.
         points: (x, y) pairs; those that are not finite are left out.
-        role: "main", "second" or "faint": the CSS class that gives colour and weight.
+        role: "main", "second", "faint" or "dashed": the CSS class that gives colour and weight.
     """
 
     name: str
@@ -252,7 +252,7 @@ def bar_chart(
                     )
                 )
     legend = _legend([Series(name, (), role) for name, role in zip(names, roles, strict=True)])
-    return _svg(label, HEIGHT, Markup("").join(parts)) + legend
+    return _svg(label, HEIGHT, Markup("").join(parts)) + Markup('<div class="boxes">{}</div>').format(legend)
 
 
 class _Axis:
