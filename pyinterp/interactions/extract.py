@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -37,6 +37,7 @@ def extract_interactions(
     baseline: Baseline = "zero",
     masking: Literal["replace", "drop"] = "replace",
     noise: float = 0.04,
+    merge_first_order: bool = True,
     draws: int = 0,
     input_noise: float = 0.02,
     seed: int = 0,
@@ -61,6 +62,7 @@ def extract_interactions(
         baseline: What masked parts are replaced by: "zero", "mean", "blur" or a tensor; see `make_baseline`.
         masking: "replace", or "drop" to remove the tokens of a vision transformer; see `ImageGame`.
         noise: Bound of what the split may leave unexplained of each score, as a share of |v(N) - v(empty)|.
+        merge_first_order: Give each single player one effect; see `Interactions.merge_first_order`.
         draws: Play the game again on this many copies of the image with Gaussian noise, 2 or more, for the intervals
             of every effect; 0 leaves them out. Each draw takes as long as the game itself.
         input_noise: Standard deviation of that noise, in the units of the preprocessed image.
@@ -118,6 +120,7 @@ def extract_interactions(
         result.values,
         players,
         noise=noise,
+        merge_first_order=merge_first_order,
         sigma=result.noise,
         pixels=shown.pixels[0],
         draws=split,
@@ -139,6 +142,7 @@ def interactions_from_values(
     players: Players | Sequence[str] | None = None,
     *,
     noise: float = 0.04,
+    merge_first_order: bool = True,
     sigma: float | None = None,
     pixels: Tensor | None = None,
     solution: SparseAndOr | None = None,
@@ -150,6 +154,7 @@ def interactions_from_values(
         values: (2^n,) the score of every subset: bit i of an index says that player i is present.
         players: Who plays, or n names; "player 1", "player 2", ... by default.
         noise: Bound of what the split may leave unexplained of each score, as a share of |v(N) - v(empty)|.
+        merge_first_order: Give each single player one effect; see `Interactions.merge_first_order`.
         sigma: Standard deviation of the numerical error of one score, for the noise floors; None: not measured.
         pixels: (3, H, W) uint8, the image, for reports.
         solution: What `sparse_and_or` gave for these scores, if it is there already.
@@ -175,7 +180,7 @@ def interactions_from_values(
         shape = players.map.shape if pixels is None else pixels.shape[-players.map.dim() :]
         laid = players.over(tuple(shape))
     split = sparse_and_or(values, noise=noise) if solution is None else solution
-    return Interactions(
+    found = Interactions(
         values=values.detach().cpu(),
         and_=split.and_.detach().cpu(),
         or_=split.or_.detach().cpu(),
@@ -187,9 +192,10 @@ def interactions_from_values(
         gap=float(split.gap),
         converged=bool(split.converged),
         sigma=sigma,
-        versions=_versions(),
+        versions={"pyinterp": package_version(), "torch": torch.__version__},
         **facts,
     )
+    return found.merge_first_order() if merge_first_order else found
 
 
 def _beside(checkpoint: str | PathLike[str] | None, draw: int) -> Path | None:
@@ -198,7 +204,3 @@ def _beside(checkpoint: str | PathLike[str] | None, draw: int) -> Path | None:
         return None
     path = Path(checkpoint)
     return path.with_name(f"{path.stem}-draw{draw + 1}{path.suffix}")
-
-
-def _versions() -> Mapping[str, str]:
-    return {"pyinterp": package_version(), "torch": torch.__version__}

@@ -215,10 +215,10 @@ class Interactions:
         return reconstruct(parts[0], parts[1])
 
     def merge_first_order(self) -> Interactions:
-        """With the OR effects of single players added to their AND effects, as the authors' code does.
+        """With the OR effect of each single player added to its AND effect.
 
-        For one player AND and OR are the same function, so that the scores stay what they are. ``gap`` is that of the
-        new objective.
+        For one player AND and OR are the same function, so that the scores stay what they are, the sum of strengths
+        does not grow, and nothing but chance has divided the two. ``gap`` is that of the new objective.
         """
         single = orders(self.n) == 1
         parts = torch.stack([self.and_, self.or_])
