@@ -28,7 +28,7 @@ def _reference(x: Tensor, baseline: Tensor, players: Tensor, codes: Tensor, chan
     shown = ((codes & (2**MOST_PLAYERS - 1))[:, None] >> slots & 1).bool()
     shown[:, KEPT & 63] = True
     shown = shown[:, players & 63]
-    shown = shown.reshape(-1, *[1] * (x.dim() - players.dim()), *players.shape)
+    shown = shown.reshape(codes.shape[0], *[1] * (x.dim() - players.dim()), *players.shape)
     return _empty(x, codes, channels_last).copy_(torch.where(shown, x, baseline))
 
 
@@ -106,6 +106,8 @@ def _check(
     if memory_format not in (torch.contiguous_format, torch.channels_last):
         fix = "Pass torch.contiguous_format or torch.channels_last."
         raise ValueError(explain("mask_inputs", "a memory format of images", memory_format, fix))
-    if memory_format == torch.channels_last and x.dim() != 3:
+    if memory_format == torch.channels_last and (x.dim(), players.dim()) != (3, 2):
+        wanted = "x with three axes and players (height, width) for channels_last"
+        got = f"{tuple(x.shape)} and {tuple(players.shape)}"
         fix = "Only images (channels, height, width) can be channels-last."
-        raise ValueError(explain("mask_inputs", "x with three axes for channels_last", tuple(x.shape), fix))
+        raise ValueError(explain("mask_inputs", wanted, got, fix))
