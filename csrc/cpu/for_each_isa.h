@@ -26,7 +26,9 @@ namespace pyinterp::baseline {
 #include "lanes.h"
 
 #include "../gate.h"
+#include "../subset.h"
 #include "gate_loops.h"
+#include "subset_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::baseline
 
@@ -38,7 +40,9 @@ namespace pyinterp::avx2 {
 #include "lanes.h"
 
 #include "../gate.h"
+#include "../subset.h"
 #include "gate_loops.h"
+#include "subset_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx2
 #pragma GCC pop_options
@@ -50,7 +54,9 @@ namespace pyinterp::avx512 {
 #include "lanes.h"
 
 #include "../gate.h"
+#include "../subset.h"
 #include "gate_loops.h"
+#include "subset_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx512
 #pragma GCC pop_options
@@ -81,25 +87,33 @@ inline Isa best_isa() {
 
 }  // namespace pyinterp
 
-// Runs `call` in the namespace of the instruction set that suits T on this machine. Double serves gradcheck alone.
+// Runs `call` in the namespace of this machine's widest instruction set.
 #ifdef PYI_WIDE
-#define PYI_WITH_ISA(T, call)                                                      \
-  if (std::is_same_v<T, double> || ::pyinterp::best_isa() == ::pyinterp::Isa::baseline) { \
-    using namespace ::pyinterp::baseline;                                          \
-    call;                                                                          \
-  } else if constexpr (!std::is_same_v<T, double>) {                               \
+#define PYI_ON_BEST_ISA(call)                                                      \
+  {                                                                                \
     if (::pyinterp::best_isa() == ::pyinterp::Isa::avx512) {                       \
       using namespace ::pyinterp::avx512;                                          \
       call;                                                                        \
-    } else {                                                                       \
+    } else if (::pyinterp::best_isa() == ::pyinterp::Isa::avx2) {                  \
       using namespace ::pyinterp::avx2;                                            \
+      call;                                                                        \
+    } else {                                                                       \
+      using namespace ::pyinterp::baseline;                                        \
       call;                                                                        \
     }                                                                              \
   }
 #else
-#define PYI_WITH_ISA(T, call)             \
+#define PYI_ON_BEST_ISA(call)             \
   {                                       \
     using namespace ::pyinterp::baseline; \
     call;                                 \
   }
 #endif
+
+// The same for a kernel in which double has one lane and serves gradcheck alone: there the baseline is enough.
+#define PYI_WITH_ISA(T, call)               \
+  if constexpr (std::is_same_v<T, double>) { \
+    using namespace ::pyinterp::baseline;   \
+    call;                                   \
+  } else                                    \
+    PYI_ON_BEST_ISA(call)

@@ -1,4 +1,4 @@
-// A vector of PYI_LANES floats: load, store, sum, exp and the normal distribution.
+// A vector of PYI_LANES floats: load, store, sum, exp and the normal distribution; and one of half as many doubles.
 //
 // No include guard: for_each_isa.h includes this once per instruction set, inside that set's namespace.
 
@@ -6,8 +6,11 @@ typedef float Vec __attribute__((vector_size(PYI_LANES * 4)));
 typedef int32_t IntVec __attribute__((vector_size(PYI_LANES * 4)));
 typedef uint32_t BitVec __attribute__((vector_size(PYI_LANES * 4)));
 typedef uint16_t ShortVec __attribute__((vector_size(PYI_LANES * 2)));
+typedef double DoubleVec __attribute__((vector_size(PYI_LANES * 4)));
+typedef int64_t LongVec __attribute__((vector_size(PYI_LANES * 4)));
 
-// A lane type: the numbers a kernel computes with, and how memory becomes them. Double has one lane.
+// A lane type: the numbers a kernel computes with, and how memory becomes them. Here double has one lane: in the gates
+// it serves gradcheck alone. Kernels that work with double themselves take DoubleVec.
 template <class T>
 struct Lanes {
   using V = Vec;

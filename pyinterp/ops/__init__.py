@@ -3,5 +3,6 @@
 from pyinterp.ops.gate import gate
 from pyinterp.ops.gated_affine import gated_affine
 from pyinterp.ops.mask_inputs import mask_inputs
+from pyinterp.ops.subset_sum import subset_sum
 
-__all__ = ["gate", "gated_affine", "mask_inputs"]
+__all__ = ["gate", "gated_affine", "mask_inputs", "subset_sum"]

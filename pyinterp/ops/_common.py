@@ -1,4 +1,4 @@
-"""What the gating ops share: registration, layouts, the broadcast of score rows, checks of user input."""
+"""What the ops share: registration; and for the gating ops layouts, the broadcast of score rows, checks of user input."""
 
 from __future__ import annotations
 
