@@ -46,18 +46,20 @@ def interactions_headline(found: Interactions, page: Page) -> str:
     """What was found, as the heading of the page."""
     salient = found.salient(threshold=SALIENT)
     many = f"{len(salient):,} {_word('interaction', len(salient))} of {found.n} parts"
-    return f"{many}: how {_model(found)} scores “{_class(found, page)}”"
+    name = _class(found, page)
+    return f"{many}: how {_model(found)} scores {f'“{name}”' if name else 'them'}"
 
 
 def _answer(found: Interactions, salient: list[Effect], page: Page) -> dict[str, Any]:
     total = 2 * (2**found.n - 1)
     error = found.error_curve([len(salient)]).errors[0]
     full, empty = float(found.values[-1]), float(found.values[0])
+    name = _class(found, page)
+    what = f"the {_score(found)} of “{name}”" if name else "a score"
     sentence = (
-        f"With its {found.n} parts masked in all {2**found.n:,} ways, {_model(found)} gave the {_score(found)} of "
-        f"“{_class(found, page)}” for each. {len(salient):,} of {total:,} interactions are salient, at least "
-        f"{percent(SALIENT)} of the strongest; together they rebuild all these scores with a relative error of "
-        f"{percent(error)}."
+        f"With its {found.n} parts masked in all {2**found.n:,} ways, {_model(found)} gave {what} for each. "
+        f"{len(salient):,} of {total:,} interactions are salient, at least {percent(SALIENT)} of the strongest; "
+        f"together they rebuild all these scores with a relative error of {percent(error)}."
     )
     tiles = [
         _tile("Salient", f"{len(salient):,}", f"of {total:,} interactions"),
@@ -311,9 +313,10 @@ def _holds_zero(interval: tuple[float, float]) -> bool:
 
 
 def _class(found: Interactions, page: Page) -> str:
-    if found.class_name:
+    """The explained class in words; "" where there is none."""
+    if found.class_name or found.target is None:
         return found.class_name.partition(",")[0]
-    return "the score" if found.target is None else page.class_name(found.target).partition(",")[0]
+    return page.class_name(found.target).partition(",")[0]
 
 
 def _score(found: Interactions) -> str:
