@@ -232,7 +232,7 @@ class Interactions:
             or_=merged[1],
             draws=draws,
             objective=objective,
-            gap=(objective - bound) / objective if objective else self.gap,
+            gap=max(0.0, (objective - bound) / objective) if objective else self.gap,
         )
 
     def subtract_empty(self) -> Interactions:
