@@ -2,9 +2,17 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pyinterp import chains, games, models, ops
+from pyinterp import chains, games, interactions, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
 from pyinterp.games import ImageGame, box_players, grid_players
+from pyinterp.interactions import (
+    Interactions,
+    extract_interactions,
+    harsanyi_and,
+    harsanyi_or,
+    interactions_from_values,
+    sparse_and_or,
+)
 
 if TYPE_CHECKING:
     from pyinterp.report import write_report
@@ -12,14 +20,21 @@ if TYPE_CHECKING:
 __all__ = [
     "Chain",
     "ImageGame",
+    "Interactions",
     "box_players",
     "chains",
     "extract_chain",
     "extract_chains",
+    "extract_interactions",
     "games",
     "grid_players",
+    "harsanyi_and",
+    "harsanyi_or",
+    "interactions",
+    "interactions_from_values",
     "models",
     "ops",
+    "sparse_and_or",
     "write_report",
 ]
 

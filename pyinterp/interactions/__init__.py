@@ -5,7 +5,7 @@ from pyinterp.interactions.extract import extract_interactions, interactions_fro
 from pyinterp.interactions.harsanyi import harsanyi_and, harsanyi_or, reconstruct
 from pyinterp.interactions.interactions import Effect, Interactions
 from pyinterp.interactions.intervals import Intervals
-from pyinterp.interactions.metrics import ErrorCurve, error_curve, noise_floor, orders, strength_by_order
+from pyinterp.interactions.metrics import ErrorCurve, error_curve, noise_floor, strength_by_order
 
 __all__ = [
     "Effect",
@@ -19,7 +19,6 @@ __all__ = [
     "harsanyi_or",
     "interactions_from_values",
     "noise_floor",
-    "orders",
     "reconstruct",
     "sparse_and_or",
     "strength_by_order",

@@ -22,6 +22,7 @@ from pyinterp.games.progress import Progress
 from pyinterp.games.scores import Score
 from pyinterp.interactions.and_or import SparseAndOr, sparse_and_or
 from pyinterp.interactions.interactions import Interactions
+from pyinterp.interactions.subsets import check_values
 from pyinterp.models.images import load_images
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.version import package_version
@@ -163,13 +164,12 @@ def interactions_from_values(
     Raises:
         ValueError: The scores are not 2^n finite numbers, or not of so many players.
     """
-    size = values.shape[-1] if values.dim() else 0
-    if values.dim() != 1 or size < 2 or size & (size - 1):
-        fix = "Pass one score for each subset."
+    count = check_values("interactions_from_values", values)
+    if values.dim() != 1 or not count:
+        fix = "Pass the scores of one game; sparse_and_or solves many at once."
         raise ValueError(
             explain("interactions_from_values", "values (2^n,), n >= 1", tuple(values.shape), fix)
         )
-    count = size.bit_length() - 1
     names = players.names if isinstance(players, Players) else players
     names = tuple(f"player {i + 1}" for i in range(count)) if names is None else tuple(names)
     if len(names) != count:

@@ -18,10 +18,10 @@ from pyinterp.interactions.metrics import (
     ErrorCurve,
     error_curve,
     noise_floor,
-    orders,
     rank,
     strength_by_order,
 )
+from pyinterp.interactions.subsets import subset_sizes
 
 Kind = Literal["AND", "OR"]
 KINDS: tuple[Kind, Kind] = ("AND", "OR")
@@ -139,7 +139,7 @@ class Interactions:
         floor = self.floor
         if floor is None:
             return torch.zeros_like(strengths, dtype=torch.bool)
-        return (strengths > 0) & (strengths <= floor[orders(self.n)])
+        return (strengths > 0) & (strengths <= floor[subset_sizes(self.n)])
 
     def top(self, k: int) -> list[Effect]:
         """The k strongest effects, the strongest first; the constant is none of them."""
@@ -220,7 +220,7 @@ class Interactions:
         For one player AND and OR are the same function, so that the scores stay what they are, the sum of strengths
         does not grow, and nothing but chance has divided the two. ``gap`` is that of the new objective.
         """
-        single = orders(self.n) == 1
+        single = subset_sizes(self.n) == 1
         parts = torch.stack([self.and_, self.or_])
         draws = self.draws if self.draws is None else _merged(self.draws, single)
         merged = _merged(parts[None], single)[0]

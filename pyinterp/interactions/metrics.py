@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.interactions.harsanyi import reconstruct
+from pyinterp.interactions.subsets import subset_sizes
 
 DENSE, POINTS = 32, 64
 ROOM = 1 << 22
@@ -29,25 +30,14 @@ class ErrorCurve:
     errors: tuple[float, ...]
 
 
-def orders(players: int) -> Tensor:
-    """(2^n,) int64: how many players each subset has.
-
-    Equivalent to ``tensor([bin(s).count("1") for s in range(2 ** players)])``.
-    """
-    count = torch.zeros(1, dtype=torch.int64)
-    for _ in range(players):
-        count = torch.cat([count, count + 1])
-    return count
-
-
 def strength_by_order(effects: Tensor) -> Tensor:
     """(..., 2^n) -> (..., n+1) float64: the sum of |I(S)| over the subsets of each size.
 
-    Equivalent to ``stack([effects[..., orders(n) == m].abs().sum(-1) for m in range(n + 1)], -1)``.
+    Equivalent to ``stack([effects[..., subset_sizes(n) == m].abs().sum(-1) for m in range(n + 1)], -1)``.
     """
-    sizes = orders(_players(effects))
+    sizes = subset_sizes(_players(effects), effects.device)
     total = torch.zeros(*effects.shape[:-1], int(sizes[-1]) + 1, dtype=torch.float64, device=effects.device)
-    return total.index_add_(-1, sizes.to(effects.device), effects.abs().double())
+    return total.index_add_(-1, sizes, effects.abs().double())
 
 
 def noise_floor(sigma: float, players: int) -> Tensor:

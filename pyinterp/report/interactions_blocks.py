@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from pyinterp.interactions.metrics import orders
+from pyinterp.interactions.subsets import subset_sizes
 from pyinterp.report.page import NAMES, Block, Page, data_uri, fragment
 from pyinterp.report.plots import Series, bar_chart, line_chart, number, percent
 from pyinterp.report.regions import anchor, outline
@@ -223,7 +223,7 @@ def _strengths(found: Interactions, salient: list[Effect]) -> dict[str, Any]:
 
 
 def _scores_chart(found: Interactions) -> Any:
-    sizes = orders(found.n)
+    sizes = subset_sizes(found.n)
     groups = [found.values[sizes == m] for m in range(found.n + 1)]
     lines = [
         Series("mean", [(m, float(group.mean())) for m, group in enumerate(groups)]),

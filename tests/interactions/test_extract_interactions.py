@@ -10,7 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pyinterp.games import ImageGame, grid_players
-from pyinterp.interactions import Interactions, extract_interactions, orders
+from pyinterp.interactions import Interactions, extract_interactions
+from pyinterp.interactions.subsets import subset_sizes
 from pyinterp.models.zoo import LoadedModel
 
 
@@ -53,7 +54,7 @@ def test_the_effects_are_those_of_the_game(net: Net) -> None:
     assert found.objective == pytest.approx(
         float(found.and_[1:].abs().sum() + found.or_[1:].abs().sum()), rel=1e-4
     )
-    assert not found.or_[orders(6) <= 1].any()
+    assert not found.or_[subset_sizes(6) <= 1].any()
     assert found.sigma is not None and 0 < found.sigma < 1e-4
     assert (found.target, found.score, found.baseline, found.masking) == (2, "logit", "blur", "replace")
     assert (found.model_name, found.class_name, len(found.weights_digest)) == ("Net", "", 64)
@@ -128,7 +129,7 @@ def test_half_precision_makes_false_effects_of_high_order_and_the_floor_shows_th
     net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 20 * 20, 2)).eval()
     net[1].bias.data += 30  # a large score leaves few bits for its changes
     image = torch.randn(3, 20, 20) + 0.5
-    players, size = grid_players(2, 5), orders(10)
+    players, size = grid_players(2, 5), subset_sizes(10)
 
     def found(dtype: torch.dtype) -> Interactions:
         return extract_interactions(

@@ -1,4 +1,4 @@
-"""Orders, floors, ranks and curves against their definitions."""
+"""Strengths, floors, ranks and curves against their definitions."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import pytest
 import torch
 from planted_games import AND, CONSTANT, OR, N, effects, scores
 
-from pyinterp.interactions import error_curve, harsanyi_and, noise_floor, orders, strength_by_order
+from pyinterp.interactions import error_curve, harsanyi_and, noise_floor, strength_by_order
 from pyinterp.interactions.metrics import rank
-
-
-@pytest.mark.parametrize("n", [0, 1, 5])
-def test_orders_count_the_players(n: int) -> None:
-    assert orders(n).tolist() == [bin(code).count("1") for code in range(2**n)]
+from pyinterp.interactions.subsets import subset_sizes
 
 
 def test_strengths_are_summed_by_size() -> None:
@@ -80,7 +76,7 @@ def test_the_floor_grows_by_the_root_of_two_per_player() -> None:
 def test_noise_alone_stays_below_the_floor_and_has_the_spread_it_assumes() -> None:
     n, sigma = 10, 0.3
     dense = harsanyi_and(sigma * torch.randn(20, 2**n, dtype=torch.float64))
-    sizes = orders(n)
+    sizes = subset_sizes(n)
     for m in range(2, 9):
         assert float(dense[:, sizes == m].std()) == pytest.approx(sigma * 2 ** (m / 2), rel=0.15)
     over = (dense.abs() > noise_floor(sigma, n)[sizes]).double().mean()

@@ -164,10 +164,14 @@ def test_players_give_names_and_their_map() -> None:
     assert text.player_map is not None and text.player_map.tolist() == [-1, 0, 1, 1, 2, 3]
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 4)])
+@pytest.mark.parametrize("shape", [(1,), (2, 4)])
 def test_scores_of_no_game_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"values \(2\^n,\), n >= 1"):
         interactions_from_values(torch.zeros(shape))
+    with pytest.raises(ValueError, match=r"values of shape \(\.\.\., 2\^n\)"):
+        interactions_from_values(torch.zeros(6))
+    with pytest.raises(ValueError, match="nan for players {0, 1}"):
+        interactions_from_values(torch.tensor([0, 1, 2, float("nan")]))
 
 
 def test_names_of_another_game_are_refused() -> None:
