@@ -164,13 +164,12 @@ def owners(tokens: Tokens, players: Tensor) -> Tensor:
         raise ValueError(explain("masking='drop'", "players that own whole patches", got, fix))
     owner = torch.cat([torch.full((tokens.prefix,), KEPT), patches[..., 0].flatten()])
     if not (owner == KEPT).any():
-        fix = "Keep some background, or use masking='replace'."
-        raise ValueError(explain("masking='drop'", "a token in every subset", "none in the empty one", fix))
+        raise _nothing_left()
     return owner
 
 
 def check_drop(forward: DropForward, count: int, plain: Tensor) -> None:
-    """Raise ValueError unless all tokens give the plain answer, and the tokens of half the players give one at all.
+    """Raise ValueError unless all tokens give the plain answer, and half the players and none of them give one at all.
 
     Args:
         forward: The game's.
@@ -184,6 +183,8 @@ def check_drop(forward: DropForward, count: int, plain: Tensor) -> None:
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[0]
         raise _no_tokens(f"one that fails with some of its tokens ({reason})") from error
+    if not forward(torch.tensor([0])).isfinite().all():
+        raise _nothing_left()
     bound = torch.finfo(plain.dtype).eps ** 0.5 * max(1.0, float(plain.abs().max()))
     if not float((whole - plain).abs().max()) <= bound:
         raise _no_tokens("one whose answer on all tokens is another than on the image")
@@ -193,3 +194,9 @@ def _no_tokens(got: str) -> ValueError:
     fix = "Use masking='replace'."
     wanted = "a vision transformer whose blocks take any number of tokens"
     return ValueError(explain("masking='drop'", wanted, got, fix))
+
+
+def _nothing_left() -> ValueError:
+    """Of the empty subset, in a network that averages the tokens of the patches."""
+    fix = "Keep some background, or use masking='replace'."
+    return ValueError(explain("masking='drop'", "a token in every subset", "none in the empty one", fix))

@@ -68,7 +68,7 @@ def make_scorer(where: str, score: Any, target: Any, logits: Tensor) -> Scorer:
         logits: (1, classes).
 
     Raises:
-        ValueError: No such score or class.
+        ValueError: No such score or class, or a callable that does not give one number per row.
         TypeError: The target is no whole number, or the score neither a name nor a callable.
     """
     if isinstance(score, str):
@@ -78,7 +78,9 @@ def make_scorer(where: str, score: Any, target: Any, logits: Tensor) -> Scorer:
     elif not callable(score):
         fix = "For example score=lambda logits: logits[:, 1] - logits[:, 0]."
         raise TypeError(explain(where, "a score by name or a callable", type(score).__name__, fix))
-    return Scorer(score, _class(where, target, logits))
+    scorer = Scorer(score, _class(where, target, logits))
+    scorer(logits)
+    return scorer
 
 
 def _class(where: str, target: Any, logits: Tensor) -> int:
