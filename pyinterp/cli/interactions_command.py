@@ -15,7 +15,7 @@ from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_res
 from pyinterp.errors import explain
 
 
-class ScoreName(str, Enum):
+class ScoreName(Enum):
     """What is read off the logits."""
 
     log_odds = "log_odds"
@@ -23,7 +23,7 @@ class ScoreName(str, Enum):
     probability = "probability"
 
 
-class BaselineName(str, Enum):
+class BaselineName(Enum):
     """What masked parts are replaced by."""
 
     zero = "zero"
@@ -31,7 +31,7 @@ class BaselineName(str, Enum):
     blur = "blur"
 
 
-class Masking(str, Enum):
+class Masking(Enum):
     """How parts are masked."""
 
     replace = "replace"

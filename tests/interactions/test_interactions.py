@@ -170,7 +170,7 @@ def test_scores_of_no_game_are_refused(shape: tuple[int, ...]) -> None:
         interactions_from_values(torch.zeros(shape))
     with pytest.raises(ValueError, match=r"values of shape \(\.\.\., 2\^n\)"):
         interactions_from_values(torch.zeros(6))
-    with pytest.raises(ValueError, match="nan for players {0, 1}"):
+    with pytest.raises(ValueError, match=r"nan for players \{0, 1\}"):
         interactions_from_values(torch.tensor([0, 1, 2, float("nan")]))
 
 
