@@ -34,6 +34,7 @@ __all__ = [
     "interactions_from_values",
     "models",
     "ops",
+    "segment_players",
     "sparse_and_or",
     "write_report",
 ]

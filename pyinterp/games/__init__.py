@@ -3,8 +3,11 @@
 from pyinterp.games.feature import FeatureGame
 from pyinterp.games.game import Game
 from pyinterp.games.image import ImageGame
+from pyinterp.games.learned import learn_baseline
 from pyinterp.games.masking import dataset_mean, make_baseline, mask_token_baseline
 from pyinterp.games.players import Players, box_players, feature_players, grid_players, token_players
+from pyinterp.games.relevance import relevant_players
+from pyinterp.games.segments import segment_players
 from pyinterp.games.text import TextGame
 from pyinterp.games.values import GameValues
 
@@ -19,7 +22,10 @@ __all__ = [
     "dataset_mean",
     "feature_players",
     "grid_players",
+    "learn_baseline",
     "make_baseline",
     "mask_token_baseline",
+    "relevant_players",
+    "segment_players",
     "token_players",
 ]

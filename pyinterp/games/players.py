@@ -255,7 +255,7 @@ def token_players(
         fix = f"Positions count from 0 to {length - 1}."
         raise ValueError(explain("token_players", "positions in the sentence", outside, fix))
     groups = [[i % length for i in group] for group in groups]
-    names = [" ".join(tokens[i] for i in group) for group in groups]
+    names = [" ".join(tokens[i] for i in group) or f"player {n}" for n, group in enumerate(groups, 1)]
     often = Counter(names)
     names = [
         f"{name} ({group[0]})" if group and often[name] > 1 else name
