@@ -1,0 +1,78 @@
+"""A batch of masked images against the plain forward of as many images, and dropped tokens against masked ones.
+
+python -m pytest benchmarks/bench_game.py
+
+ResNet-50, EfficientNet-Lite0 and ViT-S with random weights (time does not depend on them), 12 players, in turns in one
+run. "plain" is the network as timm gives it on a batch that is there already; "game" is what `ImageGame.values` runs
+per batch: masking, the network, the score. For ViT-S, "drop" runs as many subsets of six players by their tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import timm
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import nn
+
+from benchmarks import harness
+from benchmarks.study_chain import environment
+from pyinterp.games import ImageGame, grid_players
+from pyinterp.games.forward import full_float32
+
+NETWORKS = ("resnet50", "tf_efficientnet_lite0", "vit_small_patch16_224")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BATCH = 128 if DEVICE.type == "cuda" else 8
+ROWS: list[dict[str, Any]] = []
+
+
+def contenders(model: nn.Module, name: str) -> dict[str, harness.Step]:
+    """One batch each, the same subsets of six of twelve players."""
+    image = torch.randn(3, 224, 224)
+    codes = torch.tensor([code for code in range(4096) if code.bit_count() == 6][:BATCH])
+    images = image.expand(BATCH, -1, -1, -1).contiguous().to(DEVICE)
+    players = grid_players(2, 6) if name.startswith("vit") else grid_players(3, 4)
+
+    def plain() -> None:
+        with torch.inference_mode():
+            model(images)[0, 0].item()
+
+    def played(masking: Any, players: Any) -> harness.Step:
+        game = ImageGame(model, image, players, target=0, masking=masking)
+        (worker,) = game._workers(None)
+        return lambda: worker(codes)[0].item()
+
+    steps = {"plain": plain, "game": played("replace", players)}
+    if name.startswith("vit"):
+        steps["drop"] = played("drop", grid_players(2, 7).select(range(12)))
+    return steps
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_game(name: str, benchmark: BenchmarkFixture) -> None:
+    model = timm.create_model(name).eval().to(DEVICE)
+    steps = contenders(model, name)
+    with full_float32(allow_tf32=False):
+        times = harness.race(steps, seconds=20, turns=30)
+    row: dict[str, Any] = {"network": name, "batch": BATCH, "device": str(DEVICE), "milliseconds": times}
+    row["game_over_plain"] = round(times["game"] / times["plain"], 3)
+    if "drop" in times:
+        row["drop_over_plain"] = round(times["drop"] / times["plain"], 3)
+    ROWS.append(row)
+    report = {
+        "suite": "game",
+        **environment(),
+        "how": " ".join(__doc__.split("\n\n")[2].split()),
+        "networks": ROWS,
+    }
+    path = harness.RESULTS / f"{report['date']}-game.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+    print(
+        "\n" + ", ".join(f"{key} {value}" for key, value in row.items() if "over" in key or key == "network")
+    )
+    benchmark.extra_info.update(row)
+    benchmark.pedantic(steps["game"], rounds=3, warmup_rounds=1)
