@@ -57,6 +57,7 @@ OPTIONAL = (
     "rich",
     "jinja2",
     "ray",
+    "shapiq",
 )
 CUDA_HEADERS = {"cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"}
 SHIM = "torch/csrc/inductor/aoti_torch/c/shim.h"  # the C functions under the stable API, as stable as it is
