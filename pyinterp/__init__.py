@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyinterp import chains, games, interactions, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
-from pyinterp.games import ImageGame, box_players, grid_players
+from pyinterp.games import ImageGame, box_players, grid_players, segment_players
 from pyinterp.interactions import (
     Interactions,
     extract_interactions,
