@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pyinterp import chains, interactions, models, ops
+from pyinterp import chains, games, interactions, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
+from pyinterp.games import ImageGame, box_players, grid_players
 from pyinterp.interactions import harsanyi_and, harsanyi_or
 
 if TYPE_CHECKING:
@@ -11,9 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Chain",
+    "ImageGame",
+    "box_players",
     "chains",
     "extract_chain",
     "extract_chains",
+    "games",
+    "grid_players",
     "harsanyi_and",
     "harsanyi_or",
     "interactions",

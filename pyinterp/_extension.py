@@ -10,7 +10,15 @@ from typing import Any
 
 import torch  # first: the compiled module finds libtorch through it
 
-OPS = ("gate", "gate_backward", "gated_affine", "gated_affine_backward", "subset_sum")
+OPS = (
+    "gate",
+    "gate_backward",
+    "gated_affine",
+    "gated_affine_backward",
+    "subset_sum",
+    "mask_inputs",
+    "and_or_solve",
+)
 
 _REBUILD = "Rebuild with `pip install -e .` (PYINTERP_CUDA=1 insists on the CUDA kernels)."
 _warned: set[str] = set()

@@ -6,7 +6,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
 
+#include "../and_or_pass.h"
 #include "../host_device.h"
 #include "pass.h"
 
@@ -27,8 +29,10 @@ namespace pyinterp::baseline {
 
 #include "../gate.h"
 #include "../subset.h"
+#include "../and_or.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
+#include "serial.h"
 #undef PYI_LANES
 }  // namespace pyinterp::baseline
 
@@ -41,8 +45,10 @@ namespace pyinterp::avx2 {
 
 #include "../gate.h"
 #include "../subset.h"
+#include "../and_or.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
+#include "serial.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx2
 #pragma GCC pop_options
@@ -55,8 +61,10 @@ namespace pyinterp::avx512 {
 
 #include "../gate.h"
 #include "../subset.h"
+#include "../and_or.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
+#include "serial.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx512
 #pragma GCC pop_options

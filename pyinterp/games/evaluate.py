@@ -1,0 +1,191 @@
+"""Scores of many subsets, in batches whose size is found by measuring and halved when memory runs out."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from pyinterp.errors import explain
+from pyinterp.games.memory import free_bytes, held_bytes, is_out_of_memory
+
+Worker = Callable[[Tensor], Tensor]
+"""Codes (B,) int64 on the CPU -> scores (B,) on any device."""
+
+SMALLEST, LARGEST = 4, 4096
+GAIN = 1.03
+
+
+class Evaluation:
+    """Evaluates codes in order, and hands every batch of scores over as soon as it is there.
+
+    Without a batch size, the first worker measures: 4 subsets, 4 again (the first call pays for set-up), 8, 16, ... as
+    long as the time per subset falls by 3 % and twice the memory is free. These are scores like all others. A batch for
+    which memory runs out is halved, and its halves again, down to one subset; the worker keeps the smaller size.
+
+    Args:
+        workers: One per device. With several, each runs in a thread of its own and takes the next batch when it is
+            done with one.
+        codes: (M,) int64 on the CPU.
+        keep: Called with the codes (B,) and scores (B,) of a batch, both on the CPU, one call at a time.
+        device: Of the first worker, for its memory.
+        batch_size: Subsets per batch; None finds it.
+
+    Attributes:
+        count: M.
+        batch_size: The one that was used; the largest that fitted.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        codes: Tensor,
+        keep: Callable[[Tensor, Tensor], None],
+        device: torch.device,
+        batch_size: int | None = None,
+    ) -> None:
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(explain("batch_size", "at least 1", batch_size, "Or leave it out: it is found."))
+        self.batch_size = batch_size
+        self._workers, self._codes, self._keep, self._device = workers, codes, keep, device
+        self.count = len(codes)
+        self._at = 0
+        self._lock, self._stop = threading.Lock(), threading.Event()
+        self._errors: list[BaseException] = []
+
+    def run(self) -> None:
+        """Evaluate them all.
+
+        Raises:
+            MemoryError: One subset alone does not fit.
+        """
+        if self.batch_size is None and len(self._codes):
+            self._measure()
+        if len(self._workers) == 1:
+            self._drain(self._workers[0])
+            return
+        threads = [threading.Thread(target=self._drain_aside, args=(worker,)) for worker in self._workers]
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        except BaseException:
+            self._stop.set()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            raise
+        if self._errors:
+            raise self._errors[0]
+
+    def _measure(self) -> None:
+        """Grow the batch as long as it pays; what it gives is kept."""
+        worker, before = self._workers[0], held_bytes(self._device)
+        limit = max(SMALLEST, len(self._codes) // (2 * len(self._workers)))
+        self._hand_over(*self._fitting(worker, self._take(SMALLEST), SMALLEST)[0])
+        size = self.batch_size = SMALLEST
+        best, idle = float("inf"), 0
+        while idle < 2 and size <= min(limit, LARGEST):
+            codes = self._take(size)
+            if len(codes) < size:  # too few are left to measure with: they go the same way as all others
+                self._at -= len(codes)
+                return
+            start = time.perf_counter()
+            batch, fits = self._fitting(worker, codes, size)
+            scores = batch[1].cpu()
+            seconds = (time.perf_counter() - start) / size
+            self._hand_over(codes, scores)
+            if fits < size:
+                self.batch_size = min(self.batch_size, fits)
+                return
+            if seconds * GAIN < best:
+                best, self.batch_size, idle = seconds, size, 0
+            else:
+                idle += 1
+            free = free_bytes(self._device)
+            if free is not None and 2 * (held_bytes(self._device) - before) > free:
+                return
+            size *= 2
+
+    def _drain(self, worker: Worker) -> None:
+        """Evaluate until no codes are left; scores are fetched one batch late, so that a GPU never waits."""
+        assert self.batch_size is not None or not len(self._codes)
+        size, waiting = self.batch_size or SMALLEST, None
+        try:
+            while not self._stop.is_set() and len(codes := self._take(size)):
+                batch, size = self._fitting(worker, codes, size)
+                if waiting is not None:
+                    ready, waiting = waiting, batch
+                    self._hand_over(*ready)
+                waiting = batch
+        finally:
+            if waiting is not None:
+                self._hand_over(*waiting)
+            with self._lock:
+                self.batch_size = min(self.batch_size or size, size)
+
+    def _drain_aside(self, worker: Worker) -> None:
+        try:
+            self._drain(worker)
+        except BaseException as error:
+            self._errors.append(error)
+            self._stop.set()
+
+    def _take(self, size: int) -> Tensor:
+        with self._lock:
+            codes = self._codes[self._at : self._at + size]
+            self._at += len(codes)
+        return codes
+
+    def _hand_over(self, codes: Tensor, scores: Tensor) -> None:
+        scores = scores.cpu()
+        with self._lock:
+            self._keep(codes, scores)
+
+    def _fitting(self, worker: Worker, codes: Tensor, size: int) -> tuple[tuple[Tensor, Tensor], int]:
+        """The batch's codes and scores, evaluated in pieces that fit, and the size of these."""
+        found: list[Tensor] = []
+        done = 0
+        while done < len(codes):
+            piece = codes[done : done + size]
+            scores = _tried(worker, piece)
+            if scores is not None:
+                found.append(scores)
+                done += len(piece)
+            elif len(piece) == 1:
+                fix = "Use a smaller model or input, a lower precision or another device."
+                raise MemoryError(explain("games", "memory for one subset", "too little of it", fix))
+            else:
+                _release(self._device)
+                size = (len(piece) + 1) // 2
+        return (codes, found[0] if len(found) == 1 else torch.cat(found)), size
+
+
+def _tried(worker: Worker, codes: Tensor) -> Tensor | None:
+    """Scores, or None if memory ran out; the error is gone by then, and with it what its frames hold."""
+    try:
+        return worker(codes)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+
+
+def _release(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def evaluate_in_batches(
+    worker: Worker, codes: Tensor, device: torch.device, batch_size: int | None
+) -> Tensor:
+    """Scores (M,) on the CPU of codes (M,), by one worker; see `Evaluation`."""
+    found: list[Tensor] = []
+    Evaluation([worker], codes, lambda _, scores: found.append(scores), device, batch_size).run()
+    return torch.cat(found) if found else torch.zeros(0)
