@@ -42,7 +42,7 @@ def contenders(model: nn.Module, name: str) -> dict[str, harness.Step]:
 
     def played(masking: Any, players: Any) -> harness.Step:
         game = ImageGame(model, image, players, target=0, masking=masking)
-        (worker,) = game._workers(None)
+        (worker,) = game._workers(None, 1)
         return lambda: worker(codes)[0].item()
 
     steps = {"plain": plain, "game": played("replace", players)}

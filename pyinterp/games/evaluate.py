@@ -36,6 +36,8 @@ class Evaluation:
         batch_size: Subsets per batch; None finds it.
 
     Attributes:
+        workers: As given.
+        device: As given.
         count: M.
         batch_size: The one that was used; the largest that fitted.
     """
@@ -51,7 +53,8 @@ class Evaluation:
         if batch_size is not None and batch_size < 1:
             raise ValueError(explain("batch_size", "at least 1", batch_size, "Or leave it out: it is found."))
         self.batch_size = batch_size
-        self._workers, self._codes, self._keep, self._device = workers, codes, keep, device
+        self.workers, self.device = workers, device
+        self._codes, self._keep = codes, keep
         self.count = len(codes)
         self._at = 0
         self._lock, self._stop = threading.Lock(), threading.Event()
@@ -65,10 +68,10 @@ class Evaluation:
         """
         if self.batch_size is None and len(self._codes):
             self._measure()
-        if len(self._workers) == 1:
-            self._drain(self._workers[0])
+        if len(self.workers) == 1:
+            self._drain(self.workers[0])
             return
-        threads = [threading.Thread(target=self._drain_aside, args=(worker,)) for worker in self._workers]
+        threads = [threading.Thread(target=self._drain_aside, args=(worker,)) for worker in self.workers]
         try:
             for thread in threads:
                 thread.start()
@@ -85,8 +88,8 @@ class Evaluation:
 
     def _measure(self) -> None:
         """Grow the batch as long as it pays; what it gives is kept."""
-        worker, before = self._workers[0], held_bytes(self._device)
-        limit = max(SMALLEST, len(self._codes) // (2 * len(self._workers)))
+        worker, before = self.workers[0], held_bytes(self.device)
+        limit = max(SMALLEST, len(self._codes) // (2 * len(self.workers)))
         self._hand_over(*self._fitting(worker, self._take(SMALLEST), SMALLEST)[0])
         size = self.batch_size = SMALLEST
         best, idle = float("inf"), 0
@@ -107,8 +110,8 @@ class Evaluation:
                 best, self.batch_size, idle = seconds, size, 0
             else:
                 idle += 1
-            free = free_bytes(self._device)
-            if free is not None and 2 * (held_bytes(self._device) - before) > free:
+            free = free_bytes(self.device)
+            if free is not None and 2 * (held_bytes(self.device) - before) > free:
                 return
             size *= 2
 
@@ -161,7 +164,7 @@ class Evaluation:
                 fix = "Use a smaller model or input, a lower precision or another device."
                 raise MemoryError(explain("games", "memory for one subset", "too little of it", fix))
             else:
-                _release(self._device)
+                _release(self.device)
                 size = (len(piece) + 1) // 2
         return (codes, found[0] if len(found) == 1 else torch.cat(found)), size
 

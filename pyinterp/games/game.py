@@ -128,7 +128,7 @@ class Game(ABC):
         with self._settings():
             scores, evaluation = self._play(batch_size, checkpoint, devices, max_players, progress)
             forwards, size = evaluation.count, evaluation.batch_size or noise_samples
-            noise = self._noise(scores.values, size, noise_samples, seed)
+            noise = self._noise(scores.values, evaluation, size, noise_samples, seed)
         forwards += noise.samples * (1 + (noise.precision is not None))
         _warn_constant(scores.values, noise.sigma)
         return GameValues(
@@ -166,7 +166,7 @@ class Game(ABC):
             MemoryError: There is too little memory for one subset.
         """
         with self._settings():
-            (worker,) = self._workers(None)
+            (worker,) = self._workers(None, 1)
             scores = evaluate_in_batches(worker, codes.cpu(), self.device, batch_size)
         self._require_finite(codes.cpu(), scores)
         return scores.to(self.dtype)
@@ -179,8 +179,8 @@ class Game(ABC):
         """What holds in the whole process while subsets are evaluated."""
         return nullcontext()
 
-    def _workers(self, devices: Sequence[Device] | None) -> list[Worker]:
-        """One evaluator per device; None is the game's own."""
+    def _workers(self, devices: Sequence[Device] | None, evaluations: int) -> list[Worker]:
+        """One evaluator per device (None is the game's own), for so many subsets together."""
         if devices is not None:
             fix = "Leave devices out, or play an ImageGame, a TextGame or a FeatureGame."
             raise ValueError(explain("devices", "a game of a network", type(self).__qualname__, fix))
@@ -209,9 +209,7 @@ class Game(ABC):
         progress: Progress,
     ) -> tuple[Scores, Evaluation]:
         """All scores, and how they were evaluated."""
-        workers = self._workers(devices)
-        device = self.device if devices is None else torch.device(devices[0])
-        self._require_feasible(workers[0], max_players)
+        self._require_feasible(max_players)
         order = self._order()
         identity = {} if checkpoint is None else self.identity()
         scores = Scores(len(order), self.dtype, identity, checkpoint)
@@ -224,19 +222,23 @@ class Game(ABC):
             self._require_finite(codes, found)
             ticker(len(codes))
 
-        evaluation = Evaluation(workers, todo, keep, device, batch_size)
         try:
+            workers = self._workers(devices, len(todo))
+            device = self.device if devices is None else torch.device(devices[0])
+            evaluation = Evaluation(workers, todo, keep, device, batch_size)
             evaluation.run()
         finally:
             ticker.close()
             scores.write()
         return scores, evaluation
 
-    def _noise(self, values: Tensor, batch_size: int, samples: int, seed: int) -> Noise:
+    def _noise(
+        self, values: Tensor, evaluation: Evaluation, batch_size: int, samples: int, seed: int
+    ) -> Noise:
         generator = torch.Generator().manual_seed(seed)
         codes = torch.randperm(len(values), generator=generator)[:samples]
-        (again,) = self._workers(None)
-        return measure_noise(values, codes, again, self._precise(), self.device, batch_size)
+        again, device = evaluation.workers[0], evaluation.device
+        return measure_noise(values, codes, again, self._precise(), device, batch_size)
 
     def _require_finite(self, codes: Tensor, scores: Tensor) -> None:
         bad = codes[~torch.isfinite(scores)].tolist()
@@ -253,17 +255,17 @@ class Game(ABC):
             return f"all {self.count} players"
         return "{" + "; ".join(names[:6]) + (f"; and {len(names) - 6} more" if len(names) > 6 else "") + "}"
 
-    def _require_feasible(self, worker: Worker, max_players: int) -> None:
+    def _require_feasible(self, max_players: int) -> None:
         """Raise if all subsets are more than patience or memory allow; say what they would cost."""
         total = 2**self.count
         size = total * (self.dtype.itemsize + 9)  # a score, a flag and a code each
         free = free_bytes(torch.device("cpu"))
         if self.count <= max_players and (free is None or size < free):
             return
-        codes = torch.randint(total, (8,), generator=torch.Generator().manual_seed(0))
-        worker(codes)
+        codes = torch.randint(total, (8,), generator=torch.Generator().manual_seed(0)).to(self.device)
+        self.evaluate(codes)
         start = time.perf_counter()
-        worker(codes).cpu()
+        self.evaluate(codes).cpu()
         seconds = (time.perf_counter() - start) / len(codes) * total
         limit = (
             f"at most {max_players} players" if self.count > max_players else "scores that fit into memory"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -20,10 +21,15 @@ from pyinterp.games.forward import (
 )
 from pyinterp.games.identity import tensor_digest
 from pyinterp.games.masking import Baseline, make_baseline
+from pyinterp.games.memory import is_out_of_memory
 from pyinterp.games.network import NetworkGame, as_module
 from pyinterp.games.players import Players
+from pyinterp.games.prefix import SharedPrefix
 from pyinterp.games.scores import Score
 from pyinterp.models import LoadedModel, load_images
+
+LONG = 30.0
+"""Seconds that plain forwards must take before the shared prefix, whose tables cost some, is tried."""
 
 
 class ImageGame(NetworkGame):
@@ -44,6 +50,8 @@ class ImageGame(NetworkGame):
         masking: "replace" paints absent players over with the baseline. "drop" removes their tokens in front of the
             first block of a vision transformer, which has no baseline and is another game, at about half the cost.
         allow_tf32: Let GPUs round float32 products to TF32. An error in v(S) grows by 2^(|S|/2) in interactions.
+        shared_prefix: Where plain forwards would take half a minute or more, compute what subsets share in the first
+            layers once, if that pays; equal within float rounding. See `pyinterp.games.prefix`.
 
     Raises:
         ValueError: The players do not fit the image, there is no such class, score, baseline or masking, the model is
@@ -63,6 +71,7 @@ class ImageGame(NetworkGame):
         baseline: Baseline = "zero",
         masking: Literal["replace", "drop"] = "replace",
         allow_tf32: bool = False,
+        shared_prefix: bool = True,
     ) -> None:
         loaded = model if isinstance(model, LoadedModel) else None
         network = as_module("ImageGame", model.model if isinstance(model, LoadedModel) else model)
@@ -81,7 +90,7 @@ class ImageGame(NetworkGame):
             allow_tf32=allow_tf32,
             classes=() if loaded is None else loaded.classes,
         )
-        self.masking = masking
+        self.masking, self.shared_prefix = masking, shared_prefix
         self._drop: tuple[str, Tensor] | None = None
         if masking == "drop":
             if not isinstance(baseline, str) or baseline != "zero":
@@ -104,6 +113,25 @@ class ImageGame(NetworkGame):
         baseline, players = self._baseline.to(device, dtype), self._map.to(device)
         return MaskedForward(model, image, baseline, players, channels_last=is_channels_last(model))
 
+    def _faster(self, model: nn.Module, plain: Forward, evaluations: int) -> Forward:
+        if not isinstance(plain, MaskedForward) or not self.shared_prefix or evaluations < 2:
+            return plain
+        device = plain.x.device
+        if evaluations * _seconds(plain, device) < LONG:
+            return plain
+        try:
+            with torch.autocast(device.type, enabled=False):
+                shared = SharedPrefix.build(
+                    model, plain.x, plain.baseline, self._map, evaluations=evaluations
+                )
+        except ValueError:  # a network without a graph runs as it is
+            return plain
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return plain
+        return shared or plain
+
     def _parts(self) -> Mapping[str, str]:
         return {
             "image": tensor_digest(self.image),
@@ -123,6 +151,16 @@ class ImageGame(NetworkGame):
 
     def _played(self) -> dict[str, Any]:
         return {**super()._played(), "baseline": self.baseline, "masking": self.masking}
+
+
+def _seconds(forward: Forward, device: torch.device) -> float:
+    """Per subset, of small batches."""
+    codes = torch.arange(4)
+    with plain_numerics(device):
+        forward(codes)[0, 0].item()
+        start = time.perf_counter()
+        forward(codes)[0, 0].item()
+    return (time.perf_counter() - start) / len(codes)
 
 
 def _as_image(image: Any, loaded: LoadedModel | None) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,23 +55,25 @@ class _Walk(Interpreter):
     def run_node(self, n: Node) -> Any:
         result = super().run_node(n)
         if isinstance(result, Tensor) and n.op == "call_function":
-            self.macs += self._work(n, result)
+            self.macs += work(n, lambda value: result.shape if value is n else self.env[value].shape)
         return result
 
-    def _work(self, node: Node, result: Tensor) -> int:
-        operation = op_of(node)
-        if operation in (aten.conv1d, aten.conv2d, aten.conv3d):
-            return result.numel() * self._value(node, "weight")[0].numel()
-        if operation is aten.linear:
-            return result.numel() * int(self._value(node, "weight").shape[-1])
-        if operation in (aten.matmul, aten.bmm):
-            return result.numel() * int(self.env[node.args[0]].shape[-1])  # type: ignore[index]
-        if operation is aten.scaled_dot_product_attention:
-            query, key = self._value(node, "query"), self._value(node, "key")
-            scores = query[..., 0].numel() * int(key.shape[-2])
-            return scores * int(query.shape[-1]) + scores * int(result.shape[-1])
-        return 0
 
-    def _value(self, node: Node, name: str) -> Tensor:
-        value: Tensor = self.env[bound(node)[name]]
-        return value
+def work(node: Node, shape: Callable[[Node], Sequence[int]]) -> int:
+    """Multiply-accumulates of one call, by the shapes of its result and inputs; 0 for what is no product.
+
+    Args:
+        node: A node of a graph.
+        shape: Gives the shape of any tensor node.
+    """
+    operation = op_of(node)
+    if operation in (aten.conv1d, aten.conv2d, aten.conv3d):
+        return math.prod(shape(node)) * math.prod(shape(bound(node)["weight"])[1:])
+    if operation is aten.linear:
+        return math.prod(shape(node)) * shape(bound(node)["weight"])[-1]
+    if operation in (aten.matmul, aten.bmm):
+        return math.prod(shape(node)) * shape(node.args[0])[-1]  # type: ignore[arg-type]
+    if operation is aten.scaled_dot_product_attention:
+        query, key = shape(bound(node)["query"]), shape(bound(node)["key"])
+        return math.prod(query[:-1]) * key[-2] * (query[-1] + shape(node)[-1])
+    return 0

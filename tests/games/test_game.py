@@ -298,3 +298,56 @@ def test_a_model_with_infinite_logits_is_refused() -> None:
 
 def test_the_top_level_names() -> None:
     assert pyinterp.ImageGame is ImageGame and pyinterp.games.Game is Game
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_the_shared_prefix_gives_the_same_values(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, checkpoint: bool
+) -> None:
+    from pyinterp.games import image as images
+    from pyinterp.games.prefix import SharedPrefix
+
+    asked: list[int] = []
+    answer = SharedPrefix.__call__
+
+    def counted(self: SharedPrefix, codes: Tensor) -> Tensor:
+        asked.append(len(codes))
+        return answer(self, codes)
+
+    monkeypatch.setattr(SharedPrefix, "__call__", counted)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    ).eval()
+    players = grid_players(2, 4)
+    plain = ImageGame(model, image(), players, target=1).values()
+    assert asked == []
+    monkeypatch.setattr(images, "LONG", 0.0)
+    without = ImageGame(model, image(), players, target=1, shared_prefix=False).values()
+    assert asked == [] and torch.allclose(without, plain, atol=1e-5)
+    path = tmp_path / "game" if checkpoint else None
+    played = ImageGame(model, image(), players, target=1).play(checkpoint=path)
+    assert sum(asked) >= 256 + 64
+    torch.testing.assert_close(played.values, plain, rtol=1e-4, atol=1e-5)
+    assert 0 < played.noise_precision < 1e-5  # type: ignore[operator]
+
+
+def test_a_network_without_a_graph_is_played_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pyinterp.games import image as images
+
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = convnet()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) if float(x.sum()) > -1e9 else x
+
+    monkeypatch.setattr(images, "LONG", 0.0)
+    values = ImageGame(Branching().eval(), image(), GRID, target=1).values()
+    torch.testing.assert_close(values, ImageGame(convnet(), image(), GRID, target=1).values())
