@@ -175,7 +175,7 @@ class Interactions:
         if top is not None:
             return self.top(top)
         ranked = rank(self.and_, self.or_)
-        strengths = torch.cat([self.and_, self.or_]).abs().double()[ranked]
+        strengths = self.sorted_strengths()
         if explained is not None:
             _need(0 <= explained <= 1, "explained from 0 to 1", explained)
             missing = strengths.sum() - strengths.cumsum(0)
@@ -186,6 +186,10 @@ class Interactions:
         _need(scale is None or scale > 0, "scale > 0", scale)
         largest = float(strengths[0]) if len(strengths) else 0.0
         return self._effects(ranked[strengths >= share * (largest if scale is None else scale)])
+
+    def sorted_strengths(self) -> Tensor:
+        """(m,) float64: |I| of all m effects that are not zero, the largest first; without the constant."""
+        return torch.cat([self.and_, self.or_]).abs().double()[rank(self.and_, self.or_)]
 
     def strength_by_order(self) -> dict[Kind, Tensor]:
         """For "AND" and "OR", (n+1,) float64: the sum of |I| over the subsets of each size; 0 at order 0."""

@@ -239,7 +239,7 @@ def _scores_chart(found: Interactions) -> Any:
 
 
 def _sorted_chart(found: Interactions) -> Any:
-    strengths = [abs(effect.strength) for effect in found.top(2 ** (found.n + 1))]
+    strengths = found.sorted_strengths().tolist()
     largest = strengths[0] if strengths else 0.0
     floor = [] if found.floor is None else [float(found.floor[1]), float(found.floor[-1])]
     lowest = max(min([DEPTH * largest, *(f / 2 for f in floor if f > 0)]), 1e-9 * largest)

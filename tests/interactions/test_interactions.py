@@ -25,6 +25,7 @@ def test_the_strongest_come_first_with_their_players() -> None:
     )
     assert str(second) == "OR(tail; paw) +2"
     assert len(found.top(100)) == 6
+    assert found.sorted_strengths().tolist() == [3, 2, 1, 0.5, 0.25, 0.25]
     assert found.top(0) == []
 
 
