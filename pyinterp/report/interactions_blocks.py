@@ -22,7 +22,7 @@ SPARE = 1e-3
 WELL = 0.2
 DRAWN = 240
 DEPTH = 1e-4
-NAMED = 3
+NAMED = 72  # letters
 
 
 def interactions_blocks(found: Interactions, page: Page) -> list[Block]:
@@ -103,7 +103,7 @@ def _notes(found: Interactions, salient: list[Effect], error: float) -> list[dic
         note("good", "Above the noise.", text)
     unsure = sum(effect.interval is not None and _holds_zero(effect.interval) for effect in salient)
     if unsure:
-        text = f"The 95\u202f% intervals of {unsure:,} salient interactions over input noise hold 0."
+        text = f"{unsure:,} of the {len(salient):,} salient interactions have 0 in their 95\u202f% interval."
         note("warn", "Some have no sure sign.", text)
     return notes
 
@@ -174,7 +174,7 @@ def _effect(found: Interactions, effect: Effect, largest: float) -> dict[str, An
         masks = [found.player_map == member for member in effect.members]
         picture = _picture(found.pixels, SMALL_SIDE, label, masks, [], role, ~lit)
     names = "; ".join(effect.players)
-    plain = picture is None and len(effect.players) <= NAMED
+    plain = picture is None and len(names) <= NAMED
     return {
         "kind": effect.kind,
         "role": role,
