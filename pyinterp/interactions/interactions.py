@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -71,7 +72,7 @@ class Interactions:
         pixels: (3, H, W) uint8, the image for people to look at; None if it was no image.
         noise: The bound of the residual, as a share of |v(N) - v(empty)|.
         objective: Sum of |I| over non-empty subsets, what the split has made small.
-        gap: Duality gap relative to ``objective``: no split is smaller by more than this share.
+        gap: Duality gap relative to ``objective``: no split is smaller by more than this share. NaN: not known.
         converged: Whether the solver has reached its tolerance.
         sigma: Standard deviation of the numerical error of one score, measured; None if it was not.
         draws: (k, 2, 2^n) AND and OR effects under k draws of input noise; None without.
@@ -229,14 +230,14 @@ class Interactions:
         draws = self.draws if self.draws is None else _merged(self.draws, single)
         merged = _merged(parts[None], single)[0]
         objective = float(merged[:, 1:].abs().double().sum())
-        bound = self.objective * (1 - self.gap)
+        gap = 1 - self.objective * (1 - self.gap) / objective if objective else self.gap
         return replace(
             self,
             and_=merged[0],
             or_=merged[1],
             draws=draws,
             objective=objective,
-            gap=max(0.0, (objective - bound) / objective) if objective else self.gap,
+            gap=0.0 if gap < 0 else gap,
         )
 
     def subtract_empty(self) -> Interactions:
@@ -272,8 +273,13 @@ class Interactions:
             *(f"  {effect}" for effect in found[:5]),
             f"v(all) = {float(self.values[-1]):.4g}, v(none) = {float(self.values[0]):.4g}; the salient ones rebuild "
             f"all {2**self.n:,} scores with a relative error of {self.error_curve([len(found)]).errors[0]:.3g}.",
-            f"Sum of |I|: {self.objective:.5g}, within {100 * self.gap:.2g} % of the least possible.",
         ]
+        if math.isnan(self.gap):
+            lines.append(f"Sum of |I|: {self.objective:.5g}; how much less is possible is not known.")
+        else:
+            lines.append(
+                f"Sum of |I|: {self.objective:.5g}, at most {100 * self.gap:.2g} % above the least possible."
+            )
         if not self.converged:
             lines.append("The solver has not converged: a sparser split may exist.")
         below = sum(effect.below_floor for effect in found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,10 @@ def _answer(found: Interactions, salient: list[Effect], page: Page) -> dict[str,
         _tile("Salient", f"{len(salient):,}", f"of {total:,} interactions"),
         _tile("Score", number(full), f"with everything visible; {number(empty)} with nothing"),
         _tile("Rebuilt", percent(error), "relative error of all scores from the salient ones"),
-        _tile("Sparsity", percent(found.gap, 2), "at most above the least possible sum of strengths"),
     ]
+    if not math.isnan(found.gap):
+        text = "at most above the least possible sum of strengths"
+        tiles.append(_tile("Sparsity", percent(found.gap, 2), text))
     if found.floor is not None:
         low, high = float(found.floor[1]), float(found.floor[-1])
         detail = f"noise floor at order 1; {number(high)} at order {found.n}"
@@ -85,7 +88,9 @@ def _notes(found: Interactions, salient: list[Effect], error: float) -> list[dic
     elif error > WELL:
         text = f"The salient interactions leave {percent(error)} of the scores' spread unexplained."
         note("warn", "These few are not enough.", f"{text} Look at more of them.")
-    if not found.converged:
+    if math.isnan(found.gap):
+        note("warn", "No certificate.", "How much smaller the sum of strengths could be is not known.")
+    elif not found.converged:
         text = f"A split with a sum of strengths up to {percent(found.gap, 2)} smaller may exist."
         note("warn", "The solver has not converged.", text)
     elif found.gap > SPARE:
@@ -279,7 +284,7 @@ def _settings(found: Interactions) -> dict[str, Any]:
     row("bound of the residual", f"{percent(found.noise)} of |v(all) - v(none)|")
     row("largest residual", number(float(found.residual.abs().max())))
     row("sum of strengths", number(found.objective, 5))
-    row("duality gap", percent(found.gap, 2))
+    row("duality gap", "not known" if math.isnan(found.gap) else percent(found.gap, 2))
     row("solver converged", "yes" if found.converged else "no")
     row("noise of a score", "not measured" if found.sigma is None else number(found.sigma))
     if found.draws is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -137,12 +138,15 @@ def test_the_summary_says_what_was_found_and_what_is_missing() -> None:
         "Interactions of tabby in net: 6 of 62 are salient (5 % of the largest), n = 5.",
         "  AND(player 1; player 2) +3",
         "v(all) = 3, v(none) = -1.5; the salient ones rebuild all 32 scores with a relative error of 0.",
-        "within 0.1 % of the least possible",
+        "Sum of |I|: 7, at most 0.1 % above the least possible",
         "has not converged",
     ):
         assert words in text
     assert repr(found).startswith("<Interactions of tabby in net: 6 of 62")
     assert "class 3" in planted(target=3).summary()
+    unknown = planted(solution=solution(*parts(), gap=math.nan)).merge_first_order()
+    assert math.isnan(unknown.gap)
+    assert "how much less is possible is not known" in unknown.summary()
 
 
 def parts() -> tuple[torch.Tensor, torch.Tensor]:

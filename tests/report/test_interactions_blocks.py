@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,7 @@ def test_parts_that_do_not_play_are_told(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"converged": False, "gap": 0.25}, "The solver has not converged.</strong> A split with a sum"),
+        ({"converged": False, "gap": math.nan}, "No certificate."),
         ({"gap": 0.02}, "Not the sparsest split.</strong> The sum of strengths may be up to 2 %"),
         ({"sigma": None}, "No error bars."),
         ({"sigma": 0.2}, "Some are noise.</strong> 1 of the 4 salient"),
