@@ -229,16 +229,15 @@ class Interactions:
         parts = torch.stack([self.and_, self.or_])
         draws = self.draws if self.draws is None else _merged(self.draws, single)
         merged = _merged(parts[None], single)[0]
-        objective = float(merged[:, 1:].abs().double().sum())
-        gap = 1 - self.objective * (1 - self.gap) / objective if objective else self.gap
-        return replace(
-            self,
-            and_=merged[0],
-            or_=merged[1],
-            draws=draws,
-            objective=objective,
-            gap=0.0 if gap < 0 else gap,
-        )
+        return self._with(merged[0], merged[1], draws)
+
+    def and_only(self) -> Interactions:
+        """With AND effects alone, the Harsanyi dividends of the scores: no split, no residual, and no draws.
+
+        ``gap`` says how far their sum of strengths may be above that of the sparsest split.
+        """
+        dense = self.dense_and
+        return replace(self._with(dense, torch.zeros_like(dense), None), noise=0.0, input_noise=0.0)
 
     def subtract_empty(self) -> Interactions:
         """With v(empty) taken from every score and from the constant, so that the empty input scores 0."""
@@ -310,6 +309,13 @@ class Interactions:
             ValueError: The files are not whole interactions.
         """
         return load_interactions(path)
+
+    def _with(self, and_: Tensor, or_: Tensor, draws: Tensor | None) -> Interactions:
+        """With other effects of the same scores."""
+        objective = float(and_[1:].abs().double().sum() + or_[1:].abs().double().sum())
+        gap = 1 - self.objective * (1 - self.gap) / objective if objective else self.gap
+        gap = 0.0 if gap < 0 else gap  # by rounding alone
+        return replace(self, and_=and_, or_=or_, draws=draws, objective=objective, gap=gap)
 
     def _effects(self, ranked: Tensor) -> list[Effect]:
         size = len(self.values)

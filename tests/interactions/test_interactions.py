@@ -83,6 +83,21 @@ def test_a_single_player_has_one_effect_after_merging() -> None:
     assert [str(effect) for effect in other.top(5)] == ["AND(player 1; player 2) +2"]
 
 
+def test_and_effects_alone_give_back_every_score_but_are_many() -> None:
+    found = planted(draws=torch.randn(3, 2, 2**N))
+    alone = found.and_only()
+    torch.testing.assert_close(alone.reconstruct(), found.values)
+    assert not alone.or_.any() and alone.draws is None
+    # OR of players 3 and 4 is both of them minus their AND; player 4 is in the OR of three, too.
+    assert {e.members: e.strength for e in alone.top(20) if set(e.members) <= {3, 4}} == {
+        (3,): 2,
+        (4,): 1.75,
+        (3, 4): -2,
+    }
+    assert alone.objective == pytest.approx(float(alone.and_[1:].abs().sum()))
+    assert alone.gap == pytest.approx(1 - 7 * 0.999 / alone.objective)
+
+
 def test_the_score_of_the_empty_input_can_be_taken_off() -> None:
     found = planted().subtract_empty()
     assert float(found.values[0]) == 0
