@@ -7,6 +7,7 @@ from pyinterp.chains import Chain, extract_chain, extract_chains
 from pyinterp.games import ImageGame, box_players, grid_players, segment_players
 from pyinterp.interactions import (
     Interactions,
+    SparseAndOr,
     extract_interactions,
     harsanyi_and,
     harsanyi_or,
@@ -21,6 +22,7 @@ __all__ = [
     "Chain",
     "ImageGame",
     "Interactions",
+    "SparseAndOr",
     "box_players",
     "chains",
     "extract_chain",

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,21 +83,39 @@ def plain_numerics(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def full_float32(allow_tf32: bool) -> Iterator[None]:
-    """float32 products as float32, not as TF32 or bfloat16, in the whole process; settings come back as they were."""
-    backends = torch.backends
-    kinds = [
-        backends.cuda.matmul,
-        backends.cudnn.conv,  # type: ignore[attr-defined]
-        backends.cudnn.rnn,  # type: ignore[attr-defined]
-        backends.mkldnn.matmul,  # type: ignore[attr-defined]
-        backends.mkldnn.conv,  # type: ignore[attr-defined]
-    ]
+    """float32 products as float32, not as TF32 or bfloat16, in the whole process; settings come back as they were.
+
+    torch has an older and a newer way to set this, and refuses to read the one where the other says something else:
+    both are set. Where the caller's own settings can't be read in the older way, that way is left alone.
+    """
+    if allow_tf32:
+        yield
+        return
+    backends: Any = torch.backends
+    kinds = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    kinds += [backends.mkldnn.matmul, backends.mkldnn.conv]
     before = [kind.fp32_precision for kind in kinds]
+    older = _older_settings()
     try:
-        if not allow_tf32:
-            for kind in kinds:
-                kind.fp32_precision = "ieee"
+        if older is not None:
+            _set_older(False, "highest")
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
         yield
     finally:
+        if older is not None:
+            _set_older(*older)
         for kind, precision in zip(kinds, before, strict=True):
             kind.fp32_precision = precision
+
+
+def _older_settings() -> tuple[bool, str] | None:
+    try:
+        return torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return None
+
+
+def _set_older(convolutions: bool, products: str) -> None:
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision(products)

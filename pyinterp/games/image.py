@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -124,11 +125,14 @@ class ImageGame(NetworkGame):
                 shared = SharedPrefix.build(
                     model, plain.x, plain.baseline, self._map, evaluations=evaluations
                 )
-        except ValueError:  # a network without a graph runs as it is
-            return plain
         except Exception as error:
-            if not is_out_of_memory(error):
+            if not isinstance(error, ValueError) and not is_out_of_memory(error):
                 raise
+            reason = str(error).splitlines()[0]
+            fix = "Every subset takes a whole forward instead. shared_prefix=False asks for that."
+            warnings.warn(
+                explain("ImageGame", "a network that shares its first layers", reason, fix), stacklevel=2
+            )
             return plain
         return shared or plain
 

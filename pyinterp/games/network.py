@@ -56,10 +56,12 @@ class NetworkGame(Game):
         self._place, self._class_names = place, tuple(classes)
         with full_float32(allow_tf32), plain_numerics(self.device):
             self._plain = logits_of(answer(model))
-        if not torch.isfinite(self._plain).all():
-            fix = "Check its weights and the preprocessing."
-            raise ValueError(explain(self._name, "finite logits on the whole input", "NaN or infinity", fix))
-        self._scorer: Scorer = make_scorer(self._name, score, target, self._plain)
+            if not torch.isfinite(self._plain).all():
+                fix = "Check its weights and the preprocessing."
+                raise ValueError(
+                    explain(self._name, "finite logits on the whole input", "NaN or infinity", fix)
+                )
+            self._scorer: Scorer = make_scorer(self._name, score, target, self._plain)
         self.target = self._scorer.target
 
     @abstractmethod

@@ -22,6 +22,7 @@ from pyinterp.games.cuts import Cut, Plan, find_plan
 from pyinterp.games.reach import Reach
 from pyinterp.games.stretch import cut_out
 from pyinterp.models import TracedModel, trace
+from pyinterp.models.graph import require_eval
 from pyinterp.ops.mask_inputs import mask_inputs
 
 Values = tuple[Tensor, ...]
@@ -29,6 +30,7 @@ LEAST_GAIN = 1.05
 """A smaller estimated gain is not worth the tables."""
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _CHECKED = 4
+_INSTEAD = "The plain forward is used instead, which takes longer"
 
 
 class SharedPrefix:
@@ -80,17 +82,20 @@ class SharedPrefix:
             memory: Bytes that two neighbouring tables may take together; by default 1 GiB.
 
         Returns:
-            None where sharing is estimated to gain less than 5 %, and, with a warning, where an answer differs
-            from the plain forward by more than rounding.
+            None where sharing is estimated to gain less than 5 %; and, with a warning, where the model has no graph
+            (see `pyinterp.models.trace`) or an answer differs from the plain forward by more than rounding.
 
         Raises:
-            ValueError: There is no player, or the model has no graph (see `pyinterp.models.trace`).
+            ValueError: There is no player, or the model is in train mode.
+            TypeError: The model is not a module.
         """
         count = int(players.max()) + 1
         if count < 1:
             fix = "Give at least one position a player: a number from 0 on."
             raise ValueError(explain("SharedPrefix", "a map with players", "none", fix))
-        traced = model if isinstance(model, TracedModel) else trace(model, image[None])
+        traced = model if isinstance(model, TracedModel) else _trace(model, image[None])
+        if traced is None:
+            return None
         plan = find_plan(traced, players, evaluations or 2**count, memory)
         if plan is None or plan.gain < LEAST_GAIN:
             return None
@@ -107,15 +112,9 @@ class SharedPrefix:
         largest = wanted.abs().max().clamp_min(torch.finfo(wanted.dtype).tiny)
         difference = float((prefix(codes) - wanted).abs().max() / largest)
         if not difference <= _TOLERANCE.get(wanted.dtype, 0.05):
-            warnings.warn(
-                explain(
-                    "SharedPrefix",
-                    "the logits of the plain forward up to rounding",
-                    f"a relative difference of {difference:.3g}",
-                    "The plain forward is used instead; please report the network.",
-                ),
-                stacklevel=2,
-            )
+            expected, fix = "the plain forward's logits up to rounding", f"{_INSTEAD}. Please report it."
+            got = f"a relative difference of {difference:.3g}"
+            warnings.warn(explain("SharedPrefix", expected, got, fix), stacklevel=2)
             return None
         return prefix
 
@@ -127,6 +126,18 @@ class SharedPrefix:
         """
         logits: Tensor = self._rest(*self._values(codes))[0]
         return logits
+
+
+def _trace(model: nn.Module, example: Tensor) -> TracedModel | None:
+    """The model's graph, or None, with a warning, where it has none."""
+    require_eval(model)
+    try:
+        with torch.inference_mode(False):
+            return trace(model, example)
+    except ValueError as error:
+        got = f'one of which "{error}"'
+        warnings.warn(explain("SharedPrefix", "a model with a graph", got, f"{_INSTEAD}."), stacklevel=3)
+        return None
 
 
 class _Tables:

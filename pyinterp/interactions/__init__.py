@@ -1,6 +1,6 @@
 """Interactions: AND and OR effects of the parts of an input (Harsanyi interactions), exact over all 2^n subsets."""
 
-from pyinterp.interactions.and_or import SparseAndOr, sparse_and_or
+from pyinterp.interactions.and_or import SparseAndOr, sparse_and_or, sparse_and_or_jointly
 from pyinterp.interactions.extract import extract_interactions, interactions_from_values
 from pyinterp.interactions.harsanyi import harsanyi_and, harsanyi_or, reconstruct
 from pyinterp.interactions.indices import banzhaf, fsii, shapley, sii, stii
@@ -27,6 +27,7 @@ __all__ = [
     "shapley",
     "sii",
     "sparse_and_or",
+    "sparse_and_or_jointly",
     "stii",
     "strength_by_order",
     "to_shapiq",

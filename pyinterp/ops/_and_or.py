@@ -1,6 +1,6 @@
 """Sparse AND and OR effects of a game, in plain torch: the slow form of the kernel, and the form for other norms.
 
-    minimise  norm(a, o)  over a, o:   |sum over S ⊆ T of a(S) + sum over S meeting T of o(S) - w(T)| <= bound, all T ≠ ∅
+    minimise  norm(a, o)  over a, o:  |sum over S ⊆ T of a(S) + sum over S meeting T of o(S) - w(T)| <= bound, T ≠ ∅
 
 with w = v - v(∅) and S ≠ ∅. It alternates between the proximal step of the norm and the bound, and the exact projection
 onto the linear equations (Douglas-Rachford splitting), whose inverse is applied in the Schur basis; the fixed point is
@@ -55,6 +55,34 @@ class SumOfSizes:
 
     def dual(self, slope: Tensor) -> Tensor:
         return slope.abs().max()
+
+
+class SumOfLargest:
+    """Sum over S of (1 - private) max over the games of \\|effect\\| + private times the sum over the games."""
+
+    def __init__(self, private: float) -> None:
+        self.private = private
+
+    def shrink(self, x: Tensor, step: Tensor) -> Tensor:
+        x = torch.nn.functional.softshrink(x, self.private * float(step))
+        return x - _onto_ball(x, (1 - self.private) * step)  # Moreau: what is left is the step of the largest
+
+    def value(self, x: Tensor) -> Tensor:
+        sizes = x.abs()
+        return ((1 - self.private) * sizes.amax(1) + self.private * sizes.sum(1)).sum()
+
+    def dual(self, slope: Tensor) -> Tensor:
+        sums = slope.abs().sort(dim=1, descending=True).values.cumsum(1)
+        count = torch.arange(1, slope.shape[1] + 1, device=slope.device, dtype=slope.dtype)
+        return (sums / (1 - self.private + self.private * count)[:, None]).amax()
+
+
+def _onto_ball(x: Tensor, radius: Tensor) -> Tensor:
+    """Project x along dimension 1 onto the vectors whose sizes sum to at most `radius`."""
+    sizes = x.abs().sort(dim=1, descending=True).values
+    count = torch.arange(1, x.shape[1] + 1, device=x.device, dtype=x.dtype)[:, None]
+    cut = ((sizes.cumsum(1) - radius) / count).amax(1, keepdim=True).clamp(min=0)
+    return x.sign() * (x.abs() - cut).clamp(min=0)
 
 
 class Solution(NamedTuple):

@@ -1,6 +1,6 @@
 """The Schur basis of functions on subsets: what treats all players alike becomes small blocks there.
 
-A matrix F(S, T) that depends on \\|S\\|, \\|T\\| and \\|S ∩ T\\| alone commutes with every permutation of the n players. By
+A matrix F(S, T) that depends on the sizes of S, T and S ∩ T alone commutes with every permutation of the n players. By
 Schur-Weyl duality an orthogonal change of basis splits it into blocks of d x d, d = n + 1, n - 1, n - 3, ..., each
 repeated C(n, q) - C(n, q - 1) times with d = n - 2q + 1. The change of basis takes n rounds of plane rotations, whose
 angles are the Clebsch-Gordan coefficients of coupling one more two-state system; so F, or a function of it, is applied
@@ -23,8 +23,8 @@ class Schur(NamedTuple):
     """The change of basis for n players, and where the blocks lie in it.
 
     Attributes:
-        pairs: (P, 2) int32. In round k, which couples player n - 1 - k, numbers are addressed by the k + 1 last players:
-            rows of 2^(n - k - 1). Each pair names two rows that are rotated into each other.
+        pairs: (P, 2) int32. In round k, which couples player n - 1 - k, numbers are addressed by the last k + 1
+            players: rows of 2^(n - k - 1). Each pair names two rows that are rotated into each other.
         angles: (P, 2) float64, cosine and sine of each rotation.
         rounds: (n + 1,) int64, round k has the pairs [rounds[k], rounds[k + 1]).
         paths: (2^n,) int32, after the rounds: the indices of each block's rows, block after block.
@@ -56,12 +56,13 @@ def schur(n: int) -> Schur:
             if d > 1:
                 coupled.append(present[:-1])
         blocks = coupled
-        rounds.append(sum(len(part) for part in pairs))
-    paths, kinds, matrix = [], [], 0
+        rounds.append(sum(map(len, pairs)))
+    paths: list[Tensor] = []
+    kinds, matrix = [], 0
     for q in range(n // 2 + 1):
         d = n - 2 * q + 1
         alike = [rows for rows in blocks if len(rows) == d]
-        kinds.append([d, len(alike), sum(len(part) for part in paths), matrix])
+        kinds.append([d, len(alike), sum(map(len, paths)), matrix])
         paths += alike
         matrix += d * d
     none = [torch.zeros(0, 2)]
@@ -102,9 +103,9 @@ def apply_blocks(x: Tensor, basis: Schur, blocks: Tensor) -> Tensor:
 def inverse_gram(n: int, slack: float) -> Tensor:
     """Blocks of (Z Zᵀ + Y Yᵀ + slack)^-1 over non-empty subsets; the empty set's row and column are 1 / (1 + slack).
 
-    Z(T, S) = 1 where S ⊆ T, Y(T, S) = 1 where S meets T. In the block of q, with m = n - 2q and in the basis of sums over
-    all sets of t = 0 ... m players, Z is C(t', t) sqrt(C(m, t') / C(m, t)) and 1 - Y, which pairs disjoint sets, is
-    (-1)^q C(m - t', t) sqrt(C(m, t') / C(m, t)); the matrix of ones lies in the first block alone.
+    Z(T, S) = 1 where S ⊆ T, Y(T, S) = 1 where S meets T. In the block of q, with m = n - 2q and in the basis of sums
+    over all sets of t = 0 ... m players, Z is C(t', t) sqrt(C(m, t') / C(m, t)) and 1 - Y, which pairs disjoint sets,
+    is (-1)^q C(m - t', t) sqrt(C(m, t') / C(m, t)); the matrix of ones lies in the first block alone.
     """
     blocks = []
     for q in range(n // 2 + 1):

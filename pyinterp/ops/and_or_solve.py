@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.ops._and_or import CHECK, SumOfSizes, slack_of, solve
-from pyinterp.ops._common import register
+from pyinterp.ops._common import LIBRARY, register
 from pyinterp.ops._schur import Schur, inverse_gram, schur
 
 
@@ -63,6 +63,25 @@ def _tables(n: int, device: torch.device) -> tuple[Schur, Tensor, Tensor]:
     return basis, inverse_gram(n, slack_of(n)).to(device), inverse_gram(n, 0.0).to(device)
 
 
+def _split(
+    values: Tensor, bound: Tensor, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    n = values.shape[1].bit_length() - 1
+    basis, inverse, exact = _tables(n, values.device)
+    found: tuple[Tensor, Tensor, Tensor] = _and_or_solve(
+        values, bound, *basis, inverse, exact, slack_of(n), tolerance, max_iterations, CHECK
+    )
+    return found
+
+
+# An op of its own, so that a compiled graph holds the call and not the making of the tables.
+LIBRARY.define(
+    "and_or_split(Tensor values, Tensor bound, float tolerance, int max_iterations) -> (Tensor, Tensor, Tensor)"
+)
+LIBRARY.impl("and_or_split", _split, "CompositeExplicitAutograd")
+torch.library.register_fake("pyinterp::and_or_split", _fake, lib=LIBRARY)
+
+
 def and_or_solve(
     values: Tensor, bound: Tensor, tolerance: float = 1e-3, max_iterations: int = 10_000
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -109,9 +128,7 @@ def and_or_solve(
         raise ValueError(
             explain("and_or_solve", "tolerance >= 0 and max_iterations >= 1", got, "Change them.")
         )
-    n = size.bit_length() - 1
-    basis, inverse, exact = _tables(n, values.device)
-    found: tuple[Tensor, Tensor, Tensor] = _and_or_solve(
-        values.detach(), bound.detach(), *basis, inverse, exact, slack_of(n), tolerance, max_iterations, CHECK
+    found: tuple[Tensor, Tensor, Tensor] = torch.ops.pyinterp.and_or_split(
+        values.detach(), bound.detach(), tolerance, max_iterations
     )
     return found

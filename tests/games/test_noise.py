@@ -37,7 +37,7 @@ def test_the_noise_of_float32_is_the_distance_from_float64() -> None:
     game = ImageGame(model, x, GRID, target=1)
     played = game.play()
     truth = by_hand(copy.deepcopy(model), x, GRID, lambda z: log_odds(z, 1), torch.zeros_like(x))
-    wanted = (played.values.double() - torch.tensor(truth).double()).square().mean().sqrt()
+    wanted = (played.values.double() - torch.tensor(truth, dtype=torch.float64)).square().mean().sqrt()
     assert played.noise_precision == pytest.approx(float(wanted), rel=1e-3)
     assert played.noise == max(played.noise_order, played.noise_precision)
     assert 0 < played.noise < 1e-5 and played.noise_samples == 64

@@ -130,8 +130,25 @@ def test_a_wrong_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             (2, 3),
         ),
     )
-    with pytest.warns(UserWarning, match="SharedPrefix: expected the logits of the plain forward"):
+    with pytest.warns(UserWarning, match="SharedPrefix: expected the plain forward's logits"):
         assert SharedPrefix.build(net("dilation"), *image_of(), PLAYERS["stains"]) is None
+
+
+class Branching(nn.Module):
+    """Its path depends on the values of its images."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3)) if x.sum() > 0 else x.amax((2, 3))
+
+
+def test_a_model_without_a_graph_is_left_to_the_plain_forward() -> None:
+    with pytest.warns(UserWarning, match="SharedPrefix: expected a model with a graph, got one of which"):
+        assert SharedPrefix.build(Branching().eval(), *image_of(), grid(2, 3)) is None
+
+
+def test_a_model_in_train_mode_is_refused() -> None:
+    with pytest.raises(ValueError, match="eval mode"):
+        SharedPrefix.build(net("residual").train(), *image_of(), grid(2, 3))
 
 
 def test_tables_hold_each_row_once(monkeypatch: pytest.MonkeyPatch) -> None:
