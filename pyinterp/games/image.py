@@ -126,12 +126,11 @@ class ImageGame(NetworkGame):
                     model, plain.x, plain.baseline, self._map, evaluations=evaluations
                 )
         except Exception as error:
-            if not isinstance(error, ValueError) and not is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
-            reason = str(error).splitlines()[0]
             fix = "Every subset takes a whole forward instead. shared_prefix=False asks for that."
             warnings.warn(
-                explain("ImageGame", "a network that shares its first layers", reason, fix), stacklevel=2
+                explain("ImageGame", "memory for what subsets share", "too little of it", fix), stacklevel=2
             )
             return plain
         return shared or plain

@@ -144,6 +144,18 @@ def test_a_network_without_a_graph_is_played_as_it_is(monkeypatch: pytest.Monkey
             return self.inner(x) if float(x.sum()) > -1e9 else x
 
     monkeypatch.setattr(images, "LONG", 0.0)
-    with pytest.warns(UserWarning, match="shares its first layers"):
+    with pytest.warns(UserWarning, match="SharedPrefix"):
         values = ImageGame(Branching().eval(), image(), GRID, target=1).values()
     torch.testing.assert_close(values, ImageGame(convnet(), image(), GRID, target=1).values())
+
+
+def test_tables_that_do_not_fit_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(images, "LONG", 0.0)
+    monkeypatch.setattr(SharedPrefix, "build", full)
+    game = ImageGame(convnet(), image(), GRID, target=1)
+    with pytest.warns(UserWarning, match="memory for what subsets share"):
+        values = game.values()
+    assert torch.allclose(values, game.evaluate(torch.arange(64)), atol=1e-5)
