@@ -8,6 +8,7 @@
 #include <vector>
 
 #define __global__
+#define __device__
 #define __shared__ static  // blocks run one after another, so one copy is enough
 
 struct dim3 {
