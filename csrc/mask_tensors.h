@@ -14,12 +14,18 @@ using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+// x and baseline are in the memory order of a sample of out.
 struct MaskedBatch {
   Tensor x, baseline, players, codes, out;
   Frame frame;
 
   MaskedBatch(const Tensor& x_, const Tensor& baseline_, const Tensor& players_, const Tensor& codes_, bool last)
-      : x(ready(x_, x_)), baseline(ready(baseline_, x_)), players(ready(players_, x_)), codes(ready(codes_, x_)) {
+      : x(x_), baseline(baseline_), players(in_order(players_, false)), codes(in_order(codes_, false)) {
+    for (const Tensor* t : {&baseline, &players, &codes}) {
+      STD_TORCH_CHECK(
+          t->get_device_index() == x.get_device_index() && t->is_cuda() == x.is_cuda(),
+          "x, baseline, players and codes must be on one device");
+    }
     STD_TORCH_CHECK(baseline.scalar_type() == x.scalar_type(), "x and baseline must have one dtype");
     STD_TORCH_CHECK(same_tail(x, baseline, x.dim()) && baseline.dim() == x.dim(), "baseline must be like x");
     STD_TORCH_CHECK(
@@ -38,14 +44,15 @@ struct MaskedBatch {
     out = torch::stable::empty(
         sizes, x.scalar_type(), std::nullopt, x.device(), std::nullopt,
         last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+    x = in_order(x, last);
+    baseline = in_order(baseline, last);
   }
 
  private:
-  static Tensor ready(const Tensor& t, const Tensor& x) {
-    STD_TORCH_CHECK(
-        t.get_device_index() == x.get_device_index() && t.is_cuda() == x.is_cuda(),
-        "x, baseline, players and codes must be on one device");
-    return t.is_contiguous() ? t : torch::stable::contiguous(t);
+  // Contiguous; with `last`, as (H, W, C), which is free for an image that is stored channels-last.
+  static Tensor in_order(const Tensor& t, bool last) {
+    const Tensor view = last ? torch::stable::transpose(torch::stable::transpose(t, 0, 1), 1, 2) : t;
+    return view.is_contiguous() ? view : torch::stable::contiguous(view);
   }
 
   // Whether the last `count` axes of both are of the same sizes.

@@ -10,20 +10,7 @@ constexpr int64_t kTileBytes = 8192;
 // Below this many bytes a second thread costs more than it saves.
 constexpr int64_t kGrainBytes = 131072;
 
-// A sample in the order of channels-last memory.
-template <class T>
-std::vector<T> channels_last(const T* from, const Frame& frame) {
-  std::vector<T> to(frame.sample());
-  for (int64_t p = 0; p < frame.positions; ++p) {
-    for (int64_t c = 0; c < frame.channels; ++c) {
-      to[p * frame.channels + c] = from[c * frame.positions + p];
-    }
-  }
-  return to;
-}
-
-Tensor mask_inputs(
-    const Tensor& x, const Tensor& baseline, const Tensor& players, const Tensor& codes, bool last) {
+Tensor mask_inputs(const Tensor& x, const Tensor& baseline, const Tensor& players, const Tensor& codes, bool last) {
   MaskedBatch call(x, baseline, players, codes, last);
   const Frame& frame = call.frame;
   const int64_t* const map = call.players.const_data_ptr<int64_t>();
@@ -37,15 +24,10 @@ Tensor mask_inputs(
   }
   for_each_width(x, [&](auto number) {
     using T = decltype(number);
-    const Plan plan = plan_of(frame, map, kTileBytes / static_cast<int64_t>(sizeof(T)));
-    Masking<T> m{
+    const Plan plan = plan_of(frame, map, kTileBytes, sizeof(T));
+    const Masking<T> m{
         static_cast<const T*>(call.x.const_data_ptr()), static_cast<const T*>(call.baseline.const_data_ptr()),
         call.codes.const_data_ptr<int64_t>(), static_cast<T*>(call.out.mutable_data_ptr()), plan};
-    std::vector<T> ordered[2];
-    if (last) {
-      m.x = (ordered[0] = channels_last(m.x, frame)).data();
-      m.baseline = (ordered[1] = channels_last(m.baseline, frame)).data();
-    }
     const int64_t grain = kGrainBytes / (kTileBytes * plan.planes) + 1;
     torch::stable::parallel_for(0, frame.batch * plan.tiles(), grain, [&](int64_t begin, int64_t end) {
       mask_turns(m, frame.batch, begin, end);

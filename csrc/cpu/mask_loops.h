@@ -16,37 +16,43 @@ struct Run {
   int slot;
 };
 
+// Below this many bytes in a run, on average, blending is faster than copying.
+constexpr int64_t kRunBytes = 48;
+
 // The map as the loops need it, made once per call.
 struct Plan {
   int64_t planes, length;       // of a sample: planes * length elements
   int64_t tile;                 // elements of a plane that one turn handles
-  std::vector<uint8_t> slots;   // (length,)
   std::vector<Run> runs;        // cut at the edges of tiles
   std::vector<int64_t> starts;  // tile -> its first run, and the number of runs at the end
+  std::vector<uint8_t> slots;   // (length,) where runs are so short that they are blended, else empty
   int64_t tiles() const {
     return static_cast<int64_t>(starts.size()) - 1;
   }
 };
 
-inline Plan plan_of(const Frame& frame, const int64_t* players, int64_t tile) {
+inline Plan plan_of(const Frame& frame, const int64_t* players, int64_t tile_bytes, int64_t element_bytes) {
   const int64_t repeat = frame.channels_last ? frame.channels : 1;
-  Plan plan{frame.channels_last ? 1 : frame.channels, frame.positions * repeat, tile, {}, {}, {}};
-  plan.slots.resize(plan.length);
-  for (int64_t p = 0; p < frame.positions; ++p) {
-    std::fill_n(plan.slots.begin() + p * repeat, repeat, static_cast<uint8_t>(slot_of(players[p])));
-  }
-  for (int64_t begin = 0; begin < plan.length; begin += tile) {
+  const int64_t tile = std::max<int64_t>(tile_bytes / (element_bytes * repeat), 1);  // in positions
+  Plan plan{frame.channels_last ? 1 : frame.channels, frame.positions * repeat, tile * repeat, {}, {}, {}};
+  for (int64_t begin = 0; begin < frame.positions; begin += tile) {
     plan.starts.push_back(plan.runs.size());
-    const int64_t end = std::min(begin + tile, plan.length);
+    const int64_t end = std::min(begin + tile, frame.positions);
     for (int64_t i = begin; i < end;) {
       const int64_t first = i;
-      while (i < end && plan.slots[i] == plan.slots[first]) {
+      while (i < end && players[i] == players[first]) {
         ++i;
       }
-      plan.runs.push_back({first, i, plan.slots[first]});
+      plan.runs.push_back({first * repeat, i * repeat, slot_of(players[first])});
     }
   }
   plan.starts.push_back(plan.runs.size());
+  if (plan.length * element_bytes < kRunBytes * static_cast<int64_t>(plan.runs.size())) {
+    plan.slots.resize(plan.length);
+    for (const Run& run : plan.runs) {
+      std::fill(plan.slots.begin() + run.first, plan.slots.begin() + run.last, static_cast<uint8_t>(run.slot));
+    }
+  }
   return plan;
 }
 
@@ -81,13 +87,11 @@ void copy_runs(const Masking<T>& m, int64_t tile, uint64_t bits, T* out) {
 template <class T>
 PYI_HD void blend_tile(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, T* shown) {
   const int64_t first = tile * m.plan.tile, count = std::min(m.plan.tile, m.plan.length - first);
-  T by_slot[64];
-  for (int slot = 0; slot < 64; ++slot) {
-    by_slot[slot] = shows(bits, slot) ? static_cast<T>(~T{0}) : T{0};
-  }
+  const uint32_t low = static_cast<uint32_t>(bits), high = static_cast<uint32_t>(bits >> 32);
   const uint8_t* const slots = m.plan.slots.data() + first;
-  for (int64_t i = 0; i < count; ++i) {
-    shown[i] = by_slot[slots[i]];
+  for (int64_t i = 0; i < count; ++i) {  // shows(bits, slots[i]) in halves: AVX2 shifts eight 32-bit words at once
+    const uint32_t slot = slots[i], half = (slot & 32) != 0 ? high : low;
+    shown[i] = static_cast<T>(-static_cast<int32_t>(half >> (slot & 31) & 1));
   }
   for (int64_t plane = 0; plane < m.plan.planes; ++plane) {
     const int64_t at = plane * m.plan.length + first;
@@ -112,14 +116,11 @@ __attribute__((target("avx2"))) void blend_avx2(const Masking<T>& m, int64_t til
 }
 #endif
 
-// Below this many bytes in a run, on average, blending is faster than copying.
-constexpr int64_t kRunBytes = 48;
-
 // Turns [begin, end) of batch * tiles: the samples of one tile follow each other, so x and baseline stay in the cache.
 template <class T>
 void mask_turns(const Masking<T>& m, int64_t batch, int64_t begin, int64_t end) {
   const Plan& plan = m.plan;
-  const bool blend = plan.length * static_cast<int64_t>(sizeof(T)) < kRunBytes * static_cast<int64_t>(plan.runs.size());
+  const bool blend = !plan.slots.empty();
   std::vector<T> shown(blend ? plan.tile : 0);
   for (int64_t turn = begin; turn < end; ++turn) {
     const int64_t sample = turn % batch, tile = turn / batch;

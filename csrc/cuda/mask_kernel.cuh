@@ -18,7 +18,7 @@ struct alignas(sizeof(T) * count) MaskPack {
   T item[count];
 };
 
-// What one launch reads and writes; x and baseline are (channels, positions), out is in the order of the frame.
+// What one launch reads and writes, all in the memory order of the frame.
 template <class T>
 struct Masking {
   const T* x = nullptr;
@@ -46,9 +46,8 @@ __global__ void mask_kernel(const Masking<T> m) {
     for (int k = 0; k < count; ++k) {
       const int64_t at = pack * count + k;
       const int64_t position = f.channels_last ? at / f.channels : at % f.positions;
-      const int64_t from = f.channels_last ? at % f.channels * f.positions + position : at;
-      x.item[k] = m.x[from];
-      baseline.item[k] = m.baseline[from];
+      x.item[k] = m.x[at];
+      baseline.item[k] = m.baseline[at];
       assert(is_player(m.players[position]) && "players must be -2 (masked), -1 (kept) or 0 to 61");
       slot[k] = slot_of(m.players[position]);
       alike = alike && slot[k] == slot[0];

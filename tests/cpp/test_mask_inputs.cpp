@@ -75,10 +75,10 @@ std::vector<T> in_order(const std::vector<T>& from, const Frame& f) {
 }
 
 template <class T>
-void check_cpu(const Problem<T>& p, int64_t tile) {
+void check_cpu(const Problem<T>& p, int64_t tile_bytes) {
   const std::vector<T> x = in_order(p.x, p.frame), baseline = in_order(p.baseline, p.frame);
-  const cpu::Plan plan = cpu::plan_of(p.frame, p.players.data(), tile);
-  std::vector<T> out(p.wanted.size(), 255), shown(tile);
+  const cpu::Plan plan = cpu::plan_of(p.frame, p.players.data(), tile_bytes, sizeof(T));
+  std::vector<T> out(p.wanted.size(), 255), shown(plan.tile);
   const cpu::Masking<T> m{x.data(), baseline.data(), p.codes.data(), out.data(), plan};
   const int64_t turns = p.frame.batch * plan.tiles();
   cpu::mask_turns(m, p.frame.batch, 0, turns / 3);  // as two threads would
@@ -93,6 +93,9 @@ void check_cpu(const Problem<T>& p, int64_t tile) {
     p.compare(side, out);
   };
   every("copied", [&](int64_t t, uint64_t bits, T* to) { cpu::copy_runs(m, t, bits, to); });
+  if (plan.slots.empty()) {
+    return;
+  }
   every("blended", [&](int64_t t, uint64_t bits, T* to) { cpu::blend_baseline(m, t, bits, to, shown.data()); });
 #ifdef PYI_WIDE
   if (best_isa() >= Isa::avx2) {
@@ -107,9 +110,10 @@ void check_cuda(const Problem<T>& p, int64_t share) {
     T item[16 / sizeof(T)];
   };
   std::vector<Line> memory(p.wanted.size() * sizeof(T) / 16 + 1);  // 16-byte stores need it aligned
+  const std::vector<T> x = in_order(p.x, p.frame), baseline = in_order(p.baseline, p.frame);
   cuda::Masking<T> m;
-  m.x = p.x.data();
-  m.baseline = p.baseline.data();
+  m.x = x.data();
+  m.baseline = baseline.data();
   m.players = p.players.data();
   m.codes = p.codes.data();
   m.out = memory[0].item;
@@ -136,7 +140,7 @@ void check_width() {
                                Frame{5, 2, 35, channels_last}, Frame{3, 4, 64, channels_last}}) {
       for (const int64_t run : {1, 5, 32}) {
         const Problem<T> problem = problem_of<T>(frame, run);
-        check_cpu(problem, 16);
+        check_cpu(problem, 64);
         check_cpu(problem, 4096);
         check_cuda(problem, run);
       }
