@@ -18,17 +18,3 @@ struct Direction {
     target = inverse ? target - source : target + source;
   }
 };
-
-// 2^bits numbers, whose index is that of the last `bits` players of a subset.
-template <class D, int bits, class V>
-PYI_HD void sum_players(V* v) {
-#pragma GCC unroll 4
-  for (int half = (1 << bits) / 2; half > 0; half /= 2) {
-#pragma GCC unroll 16
-    for (int i = 0; i < 1 << bits; ++i) {
-      if ((i & half) == 0) {
-        D::step(v[i], v[i + half]);
-      }
-    }
-  }
-}

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Any
 from pyinterp import chains, games, interactions, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
 from pyinterp.games import ImageGame, box_players, grid_players, segment_players
-from pyinterp.interactions import SparseAndOr, harsanyi_and, harsanyi_or, sparse_and_or
+from pyinterp.interactions import (
+    Interactions,
+    SparseAndOr,
+    extract_interactions,
+    harsanyi_and,
+    harsanyi_or,
+    interactions_from_values,
+    sparse_and_or,
+)
 
 if TYPE_CHECKING:
     from pyinterp.report import write_report
@@ -13,16 +21,19 @@ if TYPE_CHECKING:
 __all__ = [
     "Chain",
     "ImageGame",
+    "Interactions",
     "SparseAndOr",
     "box_players",
     "chains",
     "extract_chain",
     "extract_chains",
+    "extract_interactions",
     "games",
     "grid_players",
     "harsanyi_and",
     "harsanyi_or",
     "interactions",
+    "interactions_from_values",
     "models",
     "ops",
     "segment_players",

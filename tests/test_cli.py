@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 
 from pyinterp import cli, models
 from pyinterp.chains import extract
+from pyinterp.cli import chain_command
 
 RUN = CliRunner()
 
@@ -75,7 +76,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
     stage = Stage()
     monkeypatch.setattr(models, "load", stage.load)
     monkeypatch.setattr(extract, "extract_chain", stage.extract)
-    monkeypatch.setattr(cli, "_report", stage.report)
+    monkeypatch.setattr(chain_command, "_report", stage.report)
     return stage
 
 
@@ -216,7 +217,7 @@ def test_a_disk_that_fills_up_loses_no_chain(
     assert done.exit_code == 1
     (saved,) = stage.named("save")
     assert saved.parent.parent == tmp_path / "spare"
-    assert done.stderr == f"pyinterp: save: the disk is full. Until then the chain is kept as {saved}.\n"
+    assert done.stderr == f"pyinterp: save: the disk is full. Until then the result is kept as {saved}.\n"
 
 
 def test_debug_shows_where(stage: Stage, photos: Path, tmp_path: Path) -> None:
@@ -258,7 +259,7 @@ def test_demo_takes_five_crops_of_each_photograph(
     assert "Report: " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["demo", "chain", "info"])
+@pytest.mark.parametrize("command", ["demo", "chain", "interactions", "info"])
 def test_help_tells_what_a_command_does(command: str) -> None:
     done = run(command, "--help")
     assert done.exit_code == 0

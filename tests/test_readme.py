@@ -16,14 +16,14 @@ from torch import nn
 
 import pyinterp
 import pyinterp.chains.visual  # which nothing else imports
-from pyinterp import chains, models
+from pyinterp import chains, games, interactions, models
 from pyinterp.chains import attribution, recipes
 from pyinterp.chains.checks import STEPS
 from pyinterp.cli import app
 from pyinterp.models.photographs import crops
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/chains.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/chains.md", "docs/interactions.md")
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -58,6 +58,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     assert snippets
     take_few_steps(monkeypatch)
     monkeypatch.setattr(models, "crops", lambda photo, count, **options: crops(photo, 1, **options))
+    monkeypatch.setattr(pyinterp, "grid_players", lambda rows, cols: games.grid_players(1, 2))
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "readme"}
     run(snippets, "README.md", namespace)
@@ -79,13 +80,31 @@ def test_the_python_of_the_document_on_chains_runs(monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_the_python_of_the_document_on_interactions_runs() -> None:
+    """On the `model` and the `image` it assumes: small ones."""
+    snippets = blocks("docs/interactions.md", "python")
+    assert snippets
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    namespace: dict[str, object] = {"__name__": "document", "model": model.eval()}
+    run(snippets, "docs/interactions.md", namespace | {"image": torch.randn(3, 12, 12)})
+
+
 def test_the_questions_name_what_exists_and_all_that_is_public() -> None:
     table = (ROOT / "README.md").read_text().partition("| question | function |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`pyinterp\.([\w.]+)`", table))
-    for name in named - {f"Chain.{field.name}" for field in fields(pyinterp.Chain)}:
+    results = (pyinterp.Chain, pyinterp.Interactions)
+    held = {f"{result.__name__}.{field.name}" for result in results for field in fields(result)}
+    for name in named - held:
         assert attrgetter(name)(pyinterp)
     public = {f"models.{name}" for name in models.__all__}
-    public |= {name if hasattr(pyinterp, name) else f"chains.{name}" for name in chains.__all__}
+    for room, names in (
+        ("chains", chains.__all__),
+        ("games", games.__all__),
+        ("interactions", interactions.__all__),
+    ):
+        public |= {name if hasattr(pyinterp, name) else f"{room}.{name}" for name in names}
     assert public - named == set()
 
 

@@ -12,20 +12,21 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyinterp"
-RESULTS = {"chains.chain", "chains.curve", "chains.flow"}
+RESULTS = {"chains.chain", "chains.curve", "chains.flow", "interactions.interactions", "interactions.subsets"}
 
 # Room -> what it may import of pyinterp: rooms, or single modules of them. Kernels know no models, models know no
 # methods, methods know no plots, and the report knows only results.
 MAY_IMPORT = {
     "errors": set(),
     "version": set(),
+    "storage": {"errors"},
     "_extension": {"_C", "errors"},
     "ops": {"_extension", "errors"},
     "models": {"ops", "errors"},
     "games": {"models", "ops", "errors"},
-    "interactions": {"games", "ops", "errors"},
+    "interactions": {"games", "models", "ops", "errors", "storage", "version"},
     "heads": {"models", "ops", "errors"},
-    "chains": {"models", "ops", "errors"},
+    "chains": {"models", "ops", "errors", "storage"},
     "knowledge": {"interactions", "games", "heads", "models", "errors"},
     "distributed": {"errors"},
     "report": {*RESULTS, "errors", "version"},
@@ -33,6 +34,7 @@ MAY_IMPORT = {
     "cli": {
         "report",
         "chains",
+        "games",
         "interactions",
         "knowledge",
         "heads",

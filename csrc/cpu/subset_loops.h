@@ -66,17 +66,31 @@ PYI_HD typename Wideness<S>::V sum_vector(typename Wideness<S>::V v) {
   }
 }
 
+// 2^bits numbers, whose index is that of the last `bits` players of a subset.
+template <class D, int bits, class V>
+PYI_HD void sum_players(V* v) {
+  PYI_UNROLL
+  for (int half = (1 << bits) / 2; half > 0; half /= 2) {
+    PYI_UNROLL
+    for (int i = 0; i < 1 << bits; ++i) {
+      if ((i & half) == 0) {
+        D::step(v[i], v[i + half]);
+      }
+    }
+  }
+}
+
 // One pass over the last r players of rows of 2^r * stride numbers: columns [0, count) of one row.
 template <class D, int r, class S>
 PYI_HD void sum_columns(const S* in, int64_t in_stride, S* out, int64_t out_stride, int64_t count) {
   typename Wideness<S>::V v[1 << r];
   for (int64_t i = 0; i < count; i += kVector<S>) {
-#pragma GCC unroll 16
+    PYI_UNROLL
     for (int k = 0; k < 1 << r; ++k) {
       v[k] = load_vector(in + k * in_stride + i);
     }
     sum_players<D, r>(v);
-#pragma GCC unroll 16
+    PYI_UNROLL
     for (int k = 0; k < 1 << r; ++k) {
       store_vector(out + k * out_stride + i, v[k]);
     }
@@ -91,12 +105,12 @@ void sum_short_rows(const S* in, S* out, int64_t count) {
   typename Wideness<S>::V v[kVectors];
   int64_t i = 0;
   for (; i + kVectors * kVector<S> <= count; i += kVectors * kVector<S>) {
-#pragma GCC unroll 16
+    PYI_UNROLL
     for (int k = 0; k < kVectors; ++k) {
       v[k] = load_vector(in + i + k * kVector<S>);
     }
     sum_players<D, n - kLanes>(v);
-#pragma GCC unroll 16
+    PYI_UNROLL
     for (int k = 0; k < kVectors; ++k) {
       store_vector(out + i + k * kVector<S>, sum_vector<D, S, kLanes>(v[k]));
     }

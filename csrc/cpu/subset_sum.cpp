@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <memory>
 
-#include "../tensors.h"
+#include "../subset_tensors.h"
 #include "for_each_isa.h"
 
 namespace pyinterp::cpu {
@@ -116,17 +116,13 @@ void convert_all(const From* in, To* out, int64_t count) {
 }
 
 Tensor subset_sum(const Tensor& values, bool inverse, bool superset) {
-  const Tensor x = values.is_contiguous() ? values : torch::stable::contiguous(values);
-  const int64_t length = x.dim() == 0 ? 0 : x.size(x.dim() - 1);
-  STD_TORCH_CHECK(
-      length > 0 && (length & (length - 1)) == 0, "expected values of shape (..., 2^n), got a last size of ", length);
-  Tensor y = torch::stable::empty_like(x);
-  const int64_t rows = x.numel() / length;
-  const int n = log2_of(length);
-  for_each_dtype(x, [&](auto number) {
+  SubsetRows call(values);
+  const int64_t rows = call.rows;
+  const int n = call.n;
+  for_each_dtype(call.x, [&](auto number) {
     using T = decltype(number);
-    const T* in = x.const_data_ptr<T>();
-    T* out = y.mutable_data_ptr<T>();
+    const T* in = call.x.const_data_ptr<T>();
+    T* out = call.y.mutable_data_ptr<T>();
     if constexpr (std::is_same_v<T, Wide<T>>) {
       sum(in, out, rows, n, inverse, superset);
     } else {  // as many float32 rows at a time as the caches take
@@ -141,7 +137,7 @@ Tensor subset_sum(const Tensor& values, bool inverse, bool superset) {
       }
     }
   });
-  return y;
+  return call.y;
 }
 
 }  // namespace

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from pyinterp.report.page import Block, Page, fragment
+from pyinterp.report.page import NAMES, Block, Page, fragment
 from pyinterp.report.plots import Series, dot_plot, line_chart, number, percent
 from pyinterp.version import package_version
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pyinterp.chains.chain import Chain
 
 PHOTOS_SHOWN = 24
-NAMES = {"default": "EfficientNet-Lite0"}
 KINDS = {"filter": "filters", "head": "heads", "neuron": "neurons"}
 WHAT = {
     "scaled": "Each kept unit is multiplied by its score; everything else is removed.",

@@ -18,9 +18,11 @@ from pyinterp.chains.chain import Chain
 from pyinterp.chains.curve import SufficiencyCurve
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
-from pyinterp.report.chain_blocks import chain_blocks
+from pyinterp.interactions.interactions import Interactions
+from pyinterp.report.chain_blocks import chain_blocks, chain_headline
 from pyinterp.report.curve_blocks import curve_blocks
 from pyinterp.report.flow_blocks import flow_blocks
+from pyinterp.report.interactions_blocks import interactions_blocks, interactions_headline
 from pyinterp.report.page import Block, Page, environment, unique
 from pyinterp.version import package_version
 
@@ -39,7 +41,8 @@ def write_report(
     """Write one HTML file that shows ``results`` and opens offline in any browser.
 
     Args:
-        results: A result, or a list of them: ``Chain``, ``ChainFlow``, ``SufficiencyCurve``.
+        results: A result, or a list of them: ``Chain``, ``ChainFlow``, ``SufficiencyCurve``,
+            ``Interactions``.
         path: The file to write; its folder is made, and an older file is replaced only by a whole new one.
         images: The images the results speak of, in their order (``models.load_images`` gives them).
         classes: Name of every class of the model, to be shown instead of its number.
@@ -62,7 +65,8 @@ def write_report(
         raise TypeError(explain("write_report", "an ImageSet", type(given).__name__, fix))
     page = Page(images, tuple(classes or ()))
     blocks = unique([block for result in listed for block in build(result, page)])
-    heading = title or next((text for text in map(headline, listed) if text), "What the network computes")
+    found = (headline(result, page) for result in listed)
+    heading = title or next((text for text in found if text), "What the network computes")
     html = environment().get_template("template.html").render(_frame(heading, blocks))
     return _replace(Path(path), html)
 
@@ -76,7 +80,7 @@ def build(result: Any, page: Page) -> list[Block]:
             "write_report",
             f"results of type {known}",
             type(result).__name__,
-            "Pass what extract_chain returned.",
+            "Pass what extract_chain or extract_interactions returned.",
         )
     )
 
@@ -84,19 +88,17 @@ def build(result: Any, page: Page) -> list[Block]:
 build.register(Chain, chain_blocks)
 build.register(ChainFlow, flow_blocks)
 build.register(SufficiencyCurve, curve_blocks)
+build.register(Interactions, interactions_blocks)
 
 
 @singledispatch
-def headline(result: Any) -> str:
+def headline(result: Any, page: Page) -> str:
     """What a result found, in a few words; "" where it adds nothing to the heading."""
     return ""
 
 
-@headline.register
-def _(result: Chain) -> str:
-    from pyinterp.report.chain_blocks import chain_headline
-
-    return chain_headline(result)
+headline.register(Chain, lambda chain, page: chain_headline(chain))
+headline.register(Interactions, interactions_headline)
 
 
 def _frame(heading: str, blocks: Sequence[Block]) -> dict[str, Any]:

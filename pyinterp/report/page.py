@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pyinterp.models.images import ImageSet
 
 PHOTO_SIDE = 288
+NAMES = {"default": "EfficientNet-Lite0"}
+"""Models in words; their names in the settings are the ones that load them."""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ class Series:
     Attributes:
         name: What the legend calls it.
         points: (x, y) pairs; those that are not finite are left out.
-        role: "main", "second" or "faint": the CSS class that gives colour and weight.
+        role: "main", "second", "faint" or "dashed": the CSS class that gives colour and weight.
     """
 
     name: str
@@ -202,6 +202,59 @@ def dot_plot(
     return _svg(label, height, Markup("").join(parts))
 
 
+def bar_chart(
+    groups: Sequence[tuple[str, Sequence[float]]],
+    names: Sequence[str],
+    *,
+    label: str,
+    x_label: str,
+    y_label: str,
+) -> Markup:
+    """Bars side by side in groups, on a linear axis from 0.
+
+    Args:
+        groups: (words under the group, one value >= 0 per name); values that are not finite are left out.
+        names: What the legend calls the bars of a group: at most two.
+        label: What the chart shows, for a reader who cannot see it.
+        x_label: Words under the horizontal axis.
+        y_label: Words above the vertical axis.
+    """
+    values = [value for _, row in groups for value in row if math.isfinite(value)]
+    if not values:
+        return Markup('<p class="quiet">{}: nothing was recorded.</p>').format(label)
+    y_axis = _Axis(0.0, max(values), HEIGHT - BOTTOM, ABOVE, False)
+    x_axis = _Axis(0.0, float(len(groups)), LEFT, WIDTH - RIGHT, False)
+    parts = [_rows(y_axis), _ends(x_label, y_label)]
+    roles = ("main", "second")[: len(names)]
+    width = 0.72 * (x_axis(1) - x_axis(0)) / len(names)
+    for index, (words, row) in enumerate(groups):
+        middle = x_axis(index + 0.5)
+        parts.append(
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                middle, HEIGHT - BOTTOM + 15, words
+            )
+        )
+        for place, (role, name, value) in enumerate(zip(roles, names, row, strict=True)):
+            if math.isfinite(value):
+                parts.append(
+                    Markup(
+                        '<rect class="column {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+                        "<title>{} {}: {}</title></rect>"
+                    ).format(
+                        role,
+                        middle + (place - len(names) / 2) * width,
+                        y_axis(value),
+                        max(width - 1, 1),
+                        y_axis(0) - y_axis(value),
+                        name,
+                        words,
+                        number(value),
+                    )
+                )
+    legend = _legend([Series(name, (), role) for name, role in zip(names, roles, strict=True)])
+    return _svg(label, HEIGHT, Markup("").join(parts)) + Markup('<div class="boxes">{}</div>').format(legend)
+
+
 class _Axis:
     """Maps values to positions, linearly or by logarithm, and chooses ticks."""
 
@@ -247,6 +300,19 @@ def _drawable(points: Sequence[tuple[float, float]], log_x: bool, log_y: bool) -
 
 
 def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> Markup:
+    parts = [_rows(y_axis)]
+    for tick in x_axis.ticks(5):
+        parts.append(
+            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+                x_axis(tick), HEIGHT - BOTTOM + 15, number(tick)
+            )
+        )
+    parts.append(_ends(x_label, y_label))
+    return Markup("").join(parts)
+
+
+def _rows(y_axis: _Axis) -> Markup:
+    """Grid lines and the numbers of the vertical axis."""
     parts = []
     for tick in y_axis.ticks(4):
         parts.append(
@@ -255,20 +321,16 @@ def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> Markup:
                 '<text class="tick" x="{3}" y="{4:.1f}" text-anchor="end">{5}</text>'
             ).format(LEFT, WIDTH - RIGHT, y_axis(tick), LEFT - 7, y_axis(tick) + 4, number(tick))
         )
-    bottom = HEIGHT - BOTTOM
-    for tick in x_axis.ticks(5):
-        parts.append(
-            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                x_axis(tick), bottom + 15, number(tick)
-            )
-        )
-    parts.append(
-        Markup(
-            '<line class="base" x1="{}" x2="{}" y1="{}" y2="{}"/>'
-            '<text class="axis" x="{}" y="{}" text-anchor="end">{}</text><text class="axis" x="{}" y="{}">{}</text>'
-        ).format(LEFT, WIDTH - RIGHT, bottom, bottom, WIDTH - RIGHT, HEIGHT - 6, x_label, 2, TOP, y_label)
-    )
     return Markup("").join(parts)
+
+
+def _ends(x_label: str, y_label: str) -> Markup:
+    """The base line and the words of both axes."""
+    bottom = HEIGHT - BOTTOM
+    return Markup(
+        '<line class="base" x1="{}" x2="{}" y1="{}" y2="{}"/>'
+        '<text class="axis" x="{}" y="{}" text-anchor="end">{}</text><text class="axis" x="{}" y="{}">{}</text>'
+    ).format(LEFT, WIDTH - RIGHT, bottom, bottom, WIDTH - RIGHT, HEIGHT - 6, x_label, 2, TOP, y_label)
 
 
 def _legend(lines: Sequence[Series]) -> Markup:

@@ -263,7 +263,7 @@ def test_what_does_not_fit_a_chain(tmp_path: Path) -> None:
         measure_flow(chain, net, images)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="expected an ImageSet"):
         write_report(chain, tmp_path / "report.html", images=images)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="ends in the chain's name"):
+    with pytest.raises(ValueError, match="ends in the name of files"):
         chain.save(f"{tmp_path}/")
     with pytest.raises(OSError, match="make the folder"):
         chain.save(tmp_path / "none" / "chain")

@@ -10,6 +10,7 @@
 #define __global__
 #define __device__
 #define __shared__ static  // blocks run one after another, so one copy is enough
+#define __launch_bounds__(...)
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -62,13 +63,28 @@ inline void __syncthreads() {
   host_cuda::block_barrier->arrive_and_wait();
 }
 
+namespace host_cuda {
+
+// Hands `value` to the warp and takes that of thread `from`.
 template <class T>
-T __shfl_down_sync(unsigned, T value, unsigned offset) {
-  const unsigned thread = host_cuda::flat_thread(), lane = thread % 32;
-  std::barrier<>& warp = *host_cuda::warp_barriers[thread / 32];
-  host_cuda::lanes[thread] = value;
+T exchange(T value, unsigned from) {
+  std::barrier<>& warp = *warp_barriers[flat_thread() / 32];
+  lanes[flat_thread()] = value;
   warp.arrive_and_wait();
-  const T other = static_cast<T>(host_cuda::lanes[lane + offset < 32 ? thread + offset : thread]);
+  const T other = static_cast<T>(lanes[from]);
   warp.arrive_and_wait();
   return other;
+}
+
+}  // namespace host_cuda
+
+template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned offset) {
+  const unsigned thread = host_cuda::flat_thread();
+  return host_cuda::exchange(value, thread % 32 + offset < 32 ? thread + offset : thread);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, unsigned mask) {
+  return host_cuda::exchange(value, host_cuda::flat_thread() ^ mask);
 }

@@ -1,4 +1,4 @@
-"""A small chain, its graph and its images, made by hand, with names that try to break out of the page."""
+"""A small chain, its graph and images, and interactions, made by hand, with names that try to break out of the page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 
 from pyinterp.chains.chain import Chain, Prediction
 from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit, Response
+from pyinterp.interactions import Interactions, reconstruct
 from pyinterp.models import ImageSet
 from pyinterp.models.sites import Site
 
@@ -98,3 +99,33 @@ def a_chain(**changes: Any) -> Chain:
         },
     )
     return replace(chain, **changes)
+
+
+def an_interactions(**changes: Any) -> Interactions:
+    """Four quarters of an image: AND of the upper two, OR of the left two, a single player, and one weak effect."""
+    and_, or_ = torch.zeros(16, dtype=torch.float64), torch.zeros(16, dtype=torch.float64)
+    and_[0], and_[0b0011], and_[0b1000], and_[0b1111] = -2, 4, -1, 0.5
+    or_[0b0101] = 2
+    rows, columns = torch.arange(64)[:, None] // 32, torch.arange(48)[None] // 24
+    found = Interactions(
+        values=reconstruct(and_, or_),
+        and_=and_,
+        or_=or_,
+        player_names=("upper left", "upper right", NASTY, "lower right"),
+        player_map=2 * rows + columns,
+        pixels=torch.randint(256, (3, 64, 48), generator=torch.Generator().manual_seed(0)).to(torch.uint8),
+        objective=7.5,
+        gap=0.0002,
+        sigma=0.01,
+        target=1,
+        class_name="espresso, coffee",
+        score="log_odds",
+        baseline="zero",
+        masking="replace",
+        model_name="tiny",
+        weights_digest="0123abcd",
+        seconds=2.5,
+        forwards=16,
+        versions={"pyinterp": "0.1.0"},
+    )
+    return replace(found, **changes)

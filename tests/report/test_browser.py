@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_samples import CLASSES, a_chain, a_flow, an_image_set
+from report_samples import CLASSES, a_chain, a_flow, an_image_set, an_interactions
 
 from pyinterp.report import write_report
 
@@ -49,6 +49,34 @@ def test_the_page_renders_without_error_or_request(
     assert inked(seen) > 0.02
     corner = np.asarray(seen.picture.convert("L"))[4, 4]
     assert (corner < 60) == dark
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+def test_interactions_render_without_error_or_request(
+    render: Render, tmp_path: Path, width: int, dark: bool
+) -> None:
+    path = write_report(an_interactions(), tmp_path / "interactions.html")
+    seen = render(path, width=width, height=2600, dark=dark)
+    assert seen.console == []
+    assert seen.requests == []
+    assert inked(seen) > 0.02
+    # The image of noise is drawn: many strongly coloured pixels, which nothing else on the page has.
+    colours = np.asarray(seen.picture.convert("HSV"))[..., 1]
+    assert (colours > 120).mean() > 0.01
+
+
+def test_no_part_of_a_picture_stands_out_of_its_card(render: Render, tmp_path: Path) -> None:
+    script = """
+    const wide = document.documentElement.scrollWidth;
+    document.body.dataset.fits = wide <= window.innerWidth;
+    document.body.dataset.cards = [...document.querySelectorAll(".effects li")].every(li =>
+      [...li.children].every(child => child.getBoundingClientRect().right <= li.getBoundingClientRect().right));
+    """
+    path = driven(write_report(an_interactions(), tmp_path / "interactions.html"), script)
+    for width in (1280, 500):
+        seen = render(path, width=width)
+        assert 'data-fits="true"' in seen.html
+        assert 'data-cards="true"' in seen.html
 
 
 def driven(page: Path, script: str) -> Path:

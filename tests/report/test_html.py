@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_samples import CLASSES, NASTY, a_chain, a_flow, an_image_set
+from report_samples import CLASSES, NASTY, a_chain, a_flow, an_image_set, an_interactions
 
 from pyinterp.report import write_report
 
@@ -60,7 +60,7 @@ class Reader(HTMLParser):
 @pytest.fixture
 def page(tmp_path: Path) -> str:
     path = write_report(
-        [a_chain(model_name=NASTY), a_flow(site=NASTY)],
+        [a_chain(model_name=NASTY), a_flow(site=NASTY), an_interactions(model_name=NASTY, class_name=NASTY)],
         tmp_path / "deep" / "report.html",
         images=an_image_set(),
         classes=CLASSES,

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pyinterp.report.plots import HEIGHT, WIDTH, Series, dot_plot, line_chart, number, percent
+from pyinterp.report.plots import HEIGHT, WIDTH, Series, bar_chart, dot_plot, line_chart, number, percent
 
 NASTY = "<script>alert(1)</script>\"'&"
 
@@ -102,3 +102,22 @@ def test_names_are_text_in_every_place() -> None:
         element.get("aria-label") for element in tree.iter("svg")
     ]
     assert written.count(NASTY) == 11
+
+
+def test_bars_stand_on_zero_and_are_as_high_as_their_values() -> None:
+    chart = bar_chart(
+        [("1", (1.0, 0.5)), ("2", (2.0, math.nan))],
+        ("AND", "OR"),
+        label="sums",
+        x_label="order",
+        y_label="sum",
+    )
+    heights = [float(h) for h in re.findall(r'<rect class="column[^>]*height="([\d.]+)"', chart)]
+    assert heights[0] == pytest.approx(heights[2] / 2, abs=0.1)
+    assert heights[1] == pytest.approx(heights[2] / 4, abs=0.1)
+    assert len(heights) == 3
+    assert "<title>AND 2: 2</title>" in chart
+    empty = bar_chart([("1", (math.nan,))], ("AND",), label="sums", x_label="", y_label="")
+    assert "nothing was recorded" in empty
+    zeros = bar_chart([("1", (0.0,))], ("AND",), label="sums", x_label="", y_label="")
+    assert 'height="0.0"' in zeros

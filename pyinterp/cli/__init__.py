@@ -1,0 +1,27 @@
+"""The command line: ``pyinterp demo``, ``pyinterp chain``, ``pyinterp interactions``, ``pyinterp info``."""
+
+from __future__ import annotations
+
+import typer
+
+from pyinterp.cli.chain_command import chain, demo
+from pyinterp.cli.info_command import info
+from pyinterp.cli.interactions_command import interactions
+
+app = typer.Typer(
+    name="pyinterp",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="See what a trained vision network computes.",
+    epilog="Exit codes: 0 done; 1 an error, told in one line; 2 options that do not parse; 3 a chain was found, but it "
+    "misses its target; 130 interrupted (the best chain so far is saved).",
+)
+for command in (demo, chain, interactions, info):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
