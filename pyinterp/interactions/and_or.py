@@ -60,8 +60,9 @@ def sparse_and_or(
         minimise  ‖I_and‖₁ + ‖I_or‖₁  over γ and ε,  \\|ε(T)\\| <= noise \\|v(N) - v(∅)\\|,  ε(∅) = 0,
         I_and = harsanyi_and((v + ε) / 2 + γ),  I_or = harsanyi_or((v + ε) / 2 - γ)
 
-    The sums leave out the empty set, whose effect is the offset v(∅). The effect of a single player is the same as AND
-    and as OR; the split of it between the two is arbitrary.
+    The sums leave out the empty set, whose effect is the offset v(∅). Splits may tie: the effect of a single player is
+    the same as AND and as OR, and how it is shared between the two is arbitrary; and as x_i + x_j is also
+    (x_i and x_j) + (x_i or x_j), what a pair has of both kinds is given to its two players, which never costs more.
 
     Args:
         values: (..., 2^n) v(S), n <= 20, floating point; bit i of an index says that player i is present.
@@ -86,11 +87,12 @@ def sparse_and_or(
         raise ValueError(explain("sparse_and_or", 'solver="splitting" or "sgd"', repr(solver), fix))
     if solver == "splitting":
         and_, or_, report = and_or_solve(rows, bound, tolerance, max_iterations)
-        objective, lower, iterations = report.unbind(1)
+        and_, or_ = _prefer_players(and_, or_)
+        _, lower, iterations = report.unbind(1)
     else:
         and_, or_ = descend(rows, bound, max_iterations, learning_rate)
-        objective = (and_[:, 1:].abs() + or_[:, 1:].abs()).sum(1)
-        lower, iterations = torch.full_like(objective, torch.nan), torch.full_like(objective, max_iterations)
+        lower, iterations = torch.full_like(bound, torch.nan), torch.full_like(bound, max_iterations)
+    objective = (and_[:, 1:].abs() + or_[:, 1:].abs()).sum(1)
     found = _result(values, and_, or_, bound, objective, lower, iterations, tolerance)
     if solver == "splitting" and not bool(found.converged.all()):
         _warn("sparse_and_or", found, tolerance)
@@ -163,6 +165,23 @@ def _games(where: str, values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
         raise ValueError(explain(where, "noise in [0, 1)", noise, "The papers use 0.02 to 0.05."))
     rows = values.detach().double().reshape(-1, values.shape[-1])
     return rows, noise * (rows[:, -1] - rows[:, 0]).abs()
+
+
+def _prefer_players(and_: Tensor, or_: Tensor) -> tuple[Tensor, Tensor]:
+    """Give what pairs have of both kinds, with one sign, to their players."""
+    and_, or_ = and_.clone(), or_.clone()
+    n = and_.shape[1].bit_length() - 1
+    if n < 2:
+        return and_, or_
+    first, second = torch.combinations(torch.arange(n, device=and_.device)).unbind(1)
+    pairs = 2**first + 2**second
+    a, o = and_[:, pairs], or_[:, pairs]
+    shared = torch.where(a * o > 0, a.sign() * torch.minimum(a.abs(), o.abs()), 0)
+    and_[:, pairs] -= shared
+    or_[:, pairs] -= shared
+    for player in (first, second):
+        and_.index_add_(1, 2**player, shared)
+    return and_, or_
 
 
 def _result(

@@ -78,6 +78,15 @@ def test_every_value_is_matched_within_the_bound(noise: float) -> None:
     torch.testing.assert_close(found.objective, sizes)
 
 
+def test_a_sum_of_players_has_effects_of_single_players_alone() -> None:
+    weights = torch.tensor([3.0, -1.0, 0.5, 2.0, -4.0, 1.0], dtype=torch.float64)
+    present = torch.arange(64)[:, None] >> torch.arange(6) & 1
+    found = sparse_and_or(present.double() @ weights, 0.0, tolerance=1e-6)
+    single = 2 ** torch.arange(6)
+    torch.testing.assert_close((found.and_ + found.or_)[single], weights, atol=1e-4, rtol=0)
+    assert found.objective == pytest.approx(float(weights.abs().sum()), rel=1e-5)
+
+
 def test_games_do_not_touch_each_other() -> None:
     values = random_games(3, 5) * torch.tensor([1e-6, 1.0, 1e6], dtype=torch.float64)[:, None]
     together = sparse_and_or(values)
