@@ -129,7 +129,9 @@ def test_a_loaded_model_takes_pictures_and_names_classes(tmp_path: Path) -> None
     assert torch.equal(played.values, ImageGame(loaded.model, transform(picture), GRID, target=2).values())
 
 
-def test_a_game_of_ones_own_and_what_is_told_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_game_of_ones_own_and_what_is_told_of_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     game = Counting([f"p{i}" for i in range(7)])
     wanted = [float(len(players_of(code, 7)) ** 2) for code in range(128)]
     assert game.values().tolist() == wanted
@@ -138,6 +140,7 @@ def test_a_game_of_ones_own_and_what_is_told_of_it(capsys: pytest.CaptureFixture
     game.values(progress=lambda row: told.append(dict(row)), batch_size=50)
     assert [row["done"] for row in told] == [50, 100, 128] and told[-1]["total"] == 128
     capsys.readouterr()
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, for rich
     game.values(progress=True)
     assert "128/128" in capsys.readouterr().err
     game.values()
