@@ -1,4 +1,4 @@
-// The CUDA kernel of subset_sum: tiles of 2^13 numbers, each read once and written once.
+// The CUDA kernel of subset_sum: tiles of 2^13 numbers, each read once and written once per pass.
 //
 // Only the language of kernels stands here, so tests/cpp runs this body on the host too.
 #pragma once
@@ -13,35 +13,42 @@ namespace pyinterp::cuda {
 
 #include "../subset.h"
 
-constexpr int kHeld = 4;                                // players whose 2^4 numbers one thread holds
-constexpr int kNumbers = 1 << kHeld;
-constexpr int kWarpPlayers = 5;                         // players whose numbers lie in the lanes of one warp
-constexpr int kInWarp = kHeld + kWarpPlayers;           // players that need no other warp
-constexpr int kTilePlayers = kInWarp + kHeld;
-constexpr int kTile = 1 << kTilePlayers;
-constexpr int kSubsetThreads = kTile / kNumbers;        // 16 warps: as many as a thread holds numbers
-constexpr int kMostLines = 8;                           // players of a pass over lines: lines of 2^5 numbers in a tile
+constexpr int kWarpPlayers = 5;  // players whose numbers lie in the lanes of one warp
 
-// One pass over memory sums the players [first, last) of a tile. A tile is 2^(13 - first) lines of 2^first numbers, which
-// lie 2^apart numbers from each other: for rows up to 2^13 numbers it is 2^13 numbers on end, maybe several rows.
+// A tile, where every thread holds 2^held numbers and a block has as many warps. Calls use 4; tests on the host fewer.
+template <int held>
+struct TileShape {
+  static constexpr int kHeld = held;
+  static constexpr int kNumbers = 1 << held;
+  static constexpr int kInWarp = held + kWarpPlayers;  // players that need no other warp
+  static constexpr int kPlayers = kInWarp + held;
+  static constexpr int kSize = 1 << kPlayers;
+  static constexpr int kThreads = kSize / kNumbers;
+  static constexpr int kMostLines = 2 * held;          // players of a pass over lines, which then hold 2^5 numbers
+};
+using Shape = TileShape<4>;
+
+// One pass over memory sums the players [first, last) of a tile of 2^13 numbers: 2^(13 - first) lines of 2^first numbers,
+// 2^apart numbers from each other. With first = 0 they lie on end, and may be several rows.
 struct Part {
   int first, last, apart;
 };
 
 // The parts of a row of 2^n numbers, the last players first. Returns how many.
-inline int parts_of(int n, Part* parts) {
+template <class Shape>
+int parts_of(int n, Part* parts) {
   int count = 0;
-  while (n > kTilePlayers) {
-    const int passes = static_cast<int>(ceil_div(n - kTilePlayers, kMostLines));
-    const int lines = static_cast<int>(ceil_div(n - kTilePlayers, passes));
-    parts[count++] = {kTilePlayers - lines, kTilePlayers, n - lines};
+  while (n > Shape::kPlayers) {
+    const int passes = static_cast<int>(ceil_div(n - Shape::kPlayers, Shape::kMostLines));
+    const int lines = static_cast<int>(ceil_div(n - Shape::kPlayers, passes));
+    parts[count++] = {Shape::kPlayers - lines, Shape::kPlayers, n - lines};
     n -= lines;
   }
   parts[count++] = {0, n, 0};
   return count;
 }
 
-constexpr int kMaxParts = 4;  // enough for 2^37 numbers
+constexpr int kMaxParts = 16;
 
 // What one launch reads and writes; `out` may be `in`.
 template <class From, class To>
@@ -53,24 +60,25 @@ struct SubsetPass {
   bool superset;
 };
 
-template <class From, class To>
+template <class Shape, class From, class To>
 PYI_HD int64_t tiles_in(const SubsetPass<From, To>& p) {
-  return ceil_div(p.count, kTile);
+  return ceil_div(p.count, Shape::kSize);
 }
 
 // Where the numbers of a tile lie. Read from behind, a sum over supersets is one over subsets. The place of a number is
 // start + offset(some of its bits) + offset(its other bits): a thread keeps one part, the other is the same for all.
-template <class From, class To>
+template <class Shape>
 struct TileMap {
   int64_t start;
   int first, apart, turned, count;
 
+  template <class From, class To>
   PYI_HD TileMap(const SubsetPass<From, To>& p, int64_t tile) : first(p.part.first), apart(p.part.apart) {
     const int units = first > 0 ? apart - first : 0;  // tiles side by side, 2^units
-    start = ((tile >> units) << (units + kTilePlayers)) + ((tile & ((int64_t{1} << units) - 1)) << first);
+    start = ((tile >> units) << (units + Shape::kPlayers)) + ((tile & ((int64_t{1} << units) - 1)) << first);
     turned = p.superset ? (1 << p.part.last) - (1 << first) : 0;
-    const int64_t left = p.count - tile * kTile;
-    count = left < kTile ? static_cast<int>(left) : kTile;
+    const int64_t left = p.count - tile * Shape::kSize;
+    count = left < Shape::kSize ? static_cast<int>(left) : Shape::kSize;
   }
 
   PYI_HD int64_t offset(int number, int bits) const {
@@ -79,16 +87,16 @@ struct TileMap {
   }
 };
 
-// The players at bits [base, base + 4) of the numbers that a thread holds, as far as the part has them.
-template <class D, class S>
+// The players at bits base and up of the numbers that a thread holds, as far as the part has them.
+template <class D, class Shape, class S>
 PYI_HD void sum_held(S* v, int base, const Part& part) {
   PYI_UNROLL
-  for (int bit = kHeld - 1; bit >= 0; --bit) {
+  for (int bit = Shape::kHeld - 1; bit >= 0; --bit) {
     if (base + bit < part.first || base + bit >= part.last) {
       continue;
     }
     PYI_UNROLL
-    for (int i = 0; i < kNumbers; ++i) {
+    for (int i = 0; i < Shape::kNumbers; ++i) {
       if ((i >> bit & 1) == 0) {
         D::step(v[i], v[i + (1 << bit)]);
       }
@@ -99,18 +107,19 @@ PYI_HD void sum_held(S* v, int base, const Part& part) {
 // Thread t holds the numbers k 2^9 + t, for the last four players of the tile; then, in warp w, the numbers
 // w 2^9 + k 2^5 + lane, for the others. Numbers change threads in shared memory, half of the doubles at a time. One
 // block per tile: a loop over tiles would keep 32 addresses in registers.
-template <bool inverse, class From, class To, class S>
-__global__ void __launch_bounds__(kSubsetThreads, 8 / sizeof(S)) subset_kernel(const SubsetPass<From, To> p) {
+template <class Shape, bool inverse, class From, class To, class S>
+__global__ void __launch_bounds__(Shape::kThreads, 8 / sizeof(S)) subset_kernel(const SubsetPass<From, To> p) {
   using D = Direction<inverse, false>;
+  constexpr int kNumbers = Shape::kNumbers, kInWarp = Shape::kInWarp, kThreads = Shape::kThreads;
   constexpr int kRounds = sizeof(S) / 4, kAtOnce = kNumbers / kRounds;
-  constexpr int kOfThread = kSubsetThreads - 1, kOfHeld = (kNumbers - 1) << kWarpPlayers;
-  __shared__ S exchange[kTile / kRounds];
+  constexpr int kOfThread = kThreads - 1, kOfHeld = (kNumbers - 1) << kWarpPlayers;
+  __shared__ S exchange[Shape::kSize / kRounds];
   const int t = threadIdx.x, warp = t >> kWarpPlayers, lane = t & ((1 << kWarpPlayers) - 1);
   const int in_warp = (warp << kInWarp) + lane;
   const bool crosses = p.part.last > kInWarp;
-  const TileMap<From, To> map(p, blockIdx.x);
-  const int mine = crosses ? t : in_warp, others = crosses ? kTile - 1 - kOfThread : kOfHeld;
-  const int step = crosses ? kSubsetThreads : 1 << kWarpPlayers;
+  const TileMap<Shape> map(p, blockIdx.x);
+  const int mine = crosses ? t : in_warp, others = crosses ? Shape::kSize - 1 - kOfThread : kOfHeld;
+  const int step = crosses ? kThreads : 1 << kWarpPlayers;
   const From* in = p.in + map.start + map.offset(mine, ~others);
   S v[kNumbers];
   PYI_UNROLL
@@ -118,14 +127,14 @@ __global__ void __launch_bounds__(kSubsetThreads, 8 / sizeof(S)) subset_kernel(c
     v[k] = mine + k * step < map.count ? static_cast<S>(in[map.offset(k * step, others)]) : S{0};
   }
   if (crosses) {
-    sum_held<D>(v, kInWarp, p.part);
+    sum_held<D, Shape>(v, kInWarp, p.part);
     S held[kNumbers];
     PYI_UNROLL
     for (int round = 0; round < kRounds; ++round) {
       __syncthreads();
       PYI_UNROLL
       for (int k = 0; k < kAtOnce; ++k) {
-        exchange[k * kSubsetThreads + t] = v[round * kAtOnce + k];
+        exchange[k * kThreads + t] = v[round * kAtOnce + k];
       }
       __syncthreads();
       if (warp / kAtOnce == round) {
@@ -140,7 +149,7 @@ __global__ void __launch_bounds__(kSubsetThreads, 8 / sizeof(S)) subset_kernel(c
       v[k] = held[k];
     }
   }
-  sum_held<D>(v, kWarpPlayers, p.part);
+  sum_held<D, Shape>(v, kWarpPlayers, p.part);
   PYI_UNROLL
   for (int bit = kWarpPlayers - 1; bit >= 0; --bit) {
     if (bit < p.part.first || bit >= p.part.last) {

@@ -8,11 +8,11 @@ namespace {
 
 template <class S, class From, class To>
 void launch(const SubsetPass<From, To>& p, bool inverse, cudaStream_t stream) {
-  const int64_t grid = tiles_in(p);
+  const int64_t grid = tiles_in<Shape>(p);
   if (inverse) {
-    subset_kernel<true, From, To, S><<<grid, kSubsetThreads, 0, stream>>>(p);
+    subset_kernel<Shape, true, From, To, S><<<grid, Shape::kThreads, 0, stream>>>(p);
   } else {
-    subset_kernel<false, From, To, S><<<grid, kSubsetThreads, 0, stream>>>(p);
+    subset_kernel<Shape, false, From, To, S><<<grid, Shape::kThreads, 0, stream>>>(p);
   }
   check(cudaGetLastError(), "subset_sum launch");
 }
@@ -25,7 +25,7 @@ Tensor subset_sum(const Tensor& values, bool inverse, bool superset) {
     return call.y;
   }
   Part parts[kMaxParts];
-  const int passes = parts_of(call.n, parts);
+  const int passes = parts_of<Shape>(call.n, parts);
   for_each_dtype(call.x, [&](auto number) {
     using T = decltype(number);
     using S = Wide<T>;

@@ -52,7 +52,7 @@ def differentiable(
     def call(*args: Any) -> Tensor:
         if torch.compiler.is_compiling():
             return op(*args)
-        if needs_no_gradient(args):
+        if _needs_no_gradient(args):
             with torch._C._AutoDispatchBelowAutograd():
                 return op(*args)
         return eager.apply(*args)
@@ -60,10 +60,14 @@ def differentiable(
     return call
 
 
-def needs_no_gradient(args: tuple[Any, ...]) -> bool:
+def _needs_no_gradient(args: tuple[Any, ...]) -> bool:
     if torch.autograd.forward_ad._current_level >= 0:  # Function refuses the tangents it can't carry on
         return False
-    return not torch.is_grad_enabled() or not any(isinstance(a, Tensor) and a.requires_grad for a in args)
+    if torch.is_grad_enabled():
+        for value in args:  # a generator would cost as much as the rest
+            if isinstance(value, Tensor) and value.requires_grad:
+                return False
+    return True
 
 
 def result_like(x: Tensor) -> Tensor:

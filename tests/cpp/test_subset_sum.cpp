@@ -124,14 +124,16 @@ void check_cpu_rows() {
   }
 }
 
-template <class S, class From, class To>
+// Threads of the host are slow, so most tiles are small.
+template <class Shape, class S, class From, class To>
 void run(bool inverse, const cuda::SubsetPass<From, To>& p) {
-  const auto kernel = inverse ? cuda::subset_kernel<true, From, To, S> : cuda::subset_kernel<false, From, To, S>;
-  host_cuda::launch(kernel, cuda::tiles_in(p), dim3(cuda::kSubsetThreads), p);
+  const auto kernel =
+      inverse ? cuda::subset_kernel<Shape, true, From, To, S> : cuda::subset_kernel<Shape, false, From, To, S>;
+  host_cuda::launch(kernel, cuda::tiles_in<Shape>(p), dim3(Shape::kThreads), p);
 }
 
 // As subset_sum.cu does it.
-template <class T>
+template <class Shape, class T>
 void check_cuda(int n, int64_t rows, bool inverse, bool superset) {
   using S = Wide<T>;
   const std::vector<T> x = some_rows<T>(rows << n);
@@ -139,24 +141,36 @@ void check_cuda(int n, int64_t rows, bool inverse, bool superset) {
   std::vector<S> sums(x.size());
   const int64_t count = x.size();
   cuda::Part parts[cuda::kMaxParts];
-  const int passes = cuda::parts_of(n, parts);
+  const int passes = cuda::parts_of<Shape>(n, parts);
   if (passes == 1) {
-    run<S>(inverse, cuda::SubsetPass<T, T>{x.data(), y.data(), count, parts[0], superset});
+    run<Shape, S>(inverse, cuda::SubsetPass<T, T>{x.data(), y.data(), count, parts[0], superset});
   } else {
-    run<S>(inverse, cuda::SubsetPass<T, S>{x.data(), sums.data(), count, parts[0], superset});
+    run<Shape, S>(inverse, cuda::SubsetPass<T, S>{x.data(), sums.data(), count, parts[0], superset});
     for (int i = 1; i + 1 < passes; ++i) {
-      run<S>(inverse, cuda::SubsetPass<S, S>{sums.data(), sums.data(), count, parts[i], superset});
+      run<Shape, S>(inverse, cuda::SubsetPass<S, S>{sums.data(), sums.data(), count, parts[i], superset});
     }
-    run<S>(inverse, cuda::SubsetPass<S, T>{sums.data(), y.data(), count, parts[passes - 1], superset});
+    run<Shape, S>(inverse, cuda::SubsetPass<S, T>{sums.data(), y.data(), count, parts[passes - 1], superset});
   }
   compare("cuda", n, inverse, superset, y, definition(x, n, inverse, superset));
+}
+
+template <class Shape>
+void check_shape(int most) {
+  for (int n = 0; n <= most; ++n) {
+    const int64_t rows = n < Shape::kPlayers ? (Shape::kSize >> n) + 1 : 1;  // no whole number of tiles
+    const bool inverse = n % 2, superset = n / 2 % 2;
+    check_cuda<Shape, float>(n, rows, inverse, superset);
+    check_cuda<Shape, double>(n, rows, !inverse, superset);
+    check_cuda<Shape, c10::Half>(n, rows, inverse, !superset);
+    check_cuda<Shape, c10::BFloat16>(n, rows, !inverse, !superset);
+  }
 }
 
 // The parts of a row cover its players once, from the last to the first, in tiles that fit.
 void check_parts() {
   for (int n = 0; n <= 28; ++n) {
     cuda::Part parts[cuda::kMaxParts];
-    const int count = cuda::parts_of(n, parts);
+    const int count = cuda::parts_of<cuda::Shape>(n, parts);
     int left = n;
     for (int i = 0; i + 1 < count; ++i) {
       const int lines = parts[i].last - parts[i].first;
@@ -173,21 +187,13 @@ void check_parts() {
 
 int main() {
   using namespace pyinterp::test;
+  using pyinterp::cuda::TileShape;
   check_cpu_rows<float>();
   check_cpu_rows<double>();
   check_parts();
-  int turn = 0;
-  for (const int n : {0, 1, 4, 5, 6, 9, 10, 12, 13, 14, 16}) {
-    const int64_t rows = n < 13 ? (9000 >> n) + 1 : 1;  // more than a tile, and no whole number of tiles
-    const bool inverse = turn % 2, superset = turn / 2 % 2;
-    check_cuda<float>(n, rows, inverse, superset);
-    check_cuda<double>(n, rows, !inverse, superset);
-    if (n % 4 == 0) {
-      check_cuda<c10::Half>(n, rows, inverse, !superset);
-      check_cuda<c10::BFloat16>(n, rows, !inverse, !superset);
-    }
-    ++turn;
-  }
-  check_cuda<float>(22, 1, true, true);  // three passes
+  check_shape<TileShape<1>>(10);  // up to three passes, tiles of 2^7
+  check_shape<TileShape<2>>(11);  // tiles of 2^9
+  check_cuda<TileShape<4>, float>(13, 1, true, false);
+  check_cuda<TileShape<4>, double>(13, 1, false, true);
   return report("subset_sum");
 }
