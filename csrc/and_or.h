@@ -5,10 +5,30 @@
 // A Team shares the work of one game. It gives
 //   each(count, f)         f(i) for i < count, in any order; all of it is done before each returns
 //   rows(count, shift, f)  f(i, j) for i < count, j < 2^shift, likewise; no two calls touch the same numbers
+//   kLanes                 how many blocks of the Schur basis one thread multiplies side by side
 //   total<k>(count, f, out)  out[0..k) = sums over i < count of what f(i, part) adds to part[0..k)
 //   largest(count, f)      the largest f(i)
 //   sum_subsets(x, n), sum_supersets(x, n)   in place, for 2^n numbers
 // and every thread of the team gets the same results.
+
+// The near point: what the sizes of effects (kinds 0, AND, and 1, OR) and the bound of the noise term (kind 2, in units
+// of 1 / root) make of a number.
+struct Near {
+  double step, width;
+
+  template <int kind>
+  PYI_HD double of(double value) const {
+    if constexpr (kind < 2) {
+      return value > step ? value - step : (value < -step ? value + step : 0);
+    } else {
+      return clip(value, width);
+    }
+  }
+
+  static PYI_HD double clip(double value, double most) {
+    return value > most ? most : (value < -most ? -most : value);
+  }
+};
 
 template <class Team>
 struct AndOrSolver {
@@ -16,14 +36,15 @@ struct AndOrSolver {
   const SchurTables& tables;
   int n;
   int64_t size;
-  double bound, slack, root, width, step;
+  double bound, slack, root;
+  Near near;
   double *goal, *multiplier, *x, *y;  // x and y: where transforms happen
   double *state[3], *anchor[3], *trial[2];
 
   // `space` holds kAndOrArrays - kFastArrays arrays, `fast` the others.
   PYI_HD AndOrSolver(const Team& with, const AndOrPass& pass, int64_t index, double* space, double* fast)
       : team(with), tables(pass.tables), n(pass.n), size(int64_t{1} << pass.n), bound(pass.bound[index]),
-        slack(bound > 0 ? pass.slack : 0), root(sqrt(slack)), width(slack > 0 ? bound / root : 0), step(0) {
+        slack(bound > 0 ? pass.slack : 0), root(sqrt(slack)), near{0, slack > 0 ? bound / root : 0} {
     goal = space;
     multiplier = space + size;
     for (int k = 0; k < 3; ++k) {
@@ -36,17 +57,6 @@ struct AndOrSolver {
     y = fast + size;
   }
 
-  PYI_HD double shrink(double value) const {
-    return value > step ? value - step : (value < -step ? value + step : 0);
-  }
-
-  PYI_HD double clip(double value, double most) const {
-    return value > most ? most : (value < -most ? -most : value);
-  }
-
-  // The sparse point: effect i of kind k (0 AND, 1 OR), or the noise term (2) in units of 1 / root.
-  PYI_HD double near(double value, int k) const { return k < 2 ? shrink(value) : clip(value, width); }
-
   // x <- blocks applied to x, in the Schur basis and back.
   PYI_HD void invert(const double* blocks) const {
     for (int k = 0; k < n; ++k) {
@@ -58,18 +68,28 @@ struct AndOrSolver {
       const int32_t* paths = tables.paths + kind[2];
       const double* matrix = blocks + kind[3];
       double* numbers = x;
-      team.each(kind[1], [=](int64_t path) {
-        double in[kMaxBlock];
-        const int32_t* at = paths + path * d;
+      constexpr int kLanes = Team::kLanes;
+      const int64_t count = kind[1];
+      team.each((count + kLanes - 1) / kLanes, [=](int64_t group) {
+        double in[kMaxBlock][kLanes];
+        const int64_t first = group * kLanes;
+        const int lanes = count - first < kLanes ? static_cast<int>(count - first) : kLanes;
+        const int32_t* at = paths + first * d;
         for (int64_t j = 0; j < d; ++j) {
-          in[j] = numbers[at[j]];
+          for (int lane = 0; lane < kLanes; ++lane) {
+            in[j][lane] = lane < lanes ? numbers[at[lane * d + j]] : 0;
+          }
         }
         for (int64_t i = 0; i < d; ++i) {
-          double out = 0;
+          double out[kLanes] = {};
           for (int64_t j = 0; j < d; ++j) {
-            out += matrix[i * d + j] * in[j];
+            for (int lane = 0; lane < kLanes; ++lane) {
+              out[lane] += matrix[i * d + j] * in[j][lane];
+            }
           }
-          numbers[at[i]] = out;
+          for (int lane = 0; lane < lanes; ++lane) {
+            numbers[at[lane * d + i]] = out[lane];
+          }
         }
       });
     }
@@ -99,29 +119,56 @@ struct AndOrSolver {
     team.each(1, [=](int64_t) { numbers[0] = 0; });
   }
 
+  // f(i) for the non-empty subsets. The empty one has no effect: goal, multiplier, state and anchor are 0 there.
+  template <class F>
+  PYI_HD void others(const F& f) const {
+    team.each(size - 1, [&](int64_t i) { f(i + 1); });
+  }
+
+  template <int k, class F>
+  PYI_HD void total(const F& f, double* out) const {
+    team.template total<k>(size - 1, [&](int64_t i, double* part) { f(i + 1, part); }, out);
+  }
+
   // x, y hold AND and OR effects, zero at the empty set; x <- what they give at every subset.
   PYI_HD void fit() const {
     double sum[1];
-    team.template total<1>(size, [this](int64_t i, double* part) { part[0] += y[i]; }, sum);
+    double* a = x;
+    const double* o = y;
+    total<1>([=](int64_t i, double* part) { part[0] += o[i]; }, sum);
     team.sum_subsets(x, n);
     team.sum_subsets(y, n);
     const double all = sum[0];
-    team.each(size, [this, all](int64_t i) { x[i] = i == 0 ? 0 : x[i] + (all - y[size - 1 - i]); });
+    const int64_t last = size - 1;
+    others([=](int64_t i) { a[i] += all - o[last - i]; });
   }
 
   // x holds a multiplier, zero at the empty set; slope(k, i, what this returns) is its slope along effect i of kind k.
   PYI_HD double pull() const {
     double sum[1];
-    double *a = x, *o = y;
-    team.template total<1>(size, [=](int64_t i, double* part) { part[0] += a[i]; }, sum);
+    const double* a = x;
+    double* o = y;
+    total<1>([=](int64_t i, double* part) { part[0] += a[i]; }, sum);
     team.each(size, [=](int64_t i) { o[i] = a[i]; });
     team.sum_supersets(x, n);
     team.sum_subsets(y, n);
     return sum[0];
   }
 
-  PYI_HD double slope(int k, int64_t i, double all) const {
-    return i == 0 ? 0 : (k == 0 ? x[i] : all - y[size - 1 - i]);
+  template <int kind>
+  PYI_HD double slope(int64_t i, double all) const {
+    return kind == 0 ? x[i] : all - y[size - 1 - i];
+  }
+
+  // How far the state is from where the projection of the reflected near point would have it.
+  template <int kind>
+  PYI_HD double move(int64_t i, double all) const {
+    const double back = near.of<kind>(state[kind][i]) - state[kind][i];
+    if constexpr (kind < 2) {
+      return back + slope<kind>(i, all);
+    } else {
+      return back - root * multiplier[i];
+    }
   }
 
   // Adds to the effects in `trial` the smallest change that brings them within the bound of the goal; returns the sum
@@ -133,105 +180,135 @@ struct AndOrSolver {
         y[i] = trial[1][i];
       });
       fit();
-      team.each(size, [this](int64_t i) {
-        const double given = x[i];
-        x[i] = i == 0 ? 0 : goal[i] + clip(given - goal[i], bound) - given;
-      });
+      others([this](int64_t i) { x[i] = goal[i] + Near::clip(x[i] - goal[i], bound) - x[i]; });
       invert(tables.exact);
       const double all = pull();
-      team.each(size, [this, all](int64_t i) {
-        trial[0][i] += slope(0, i, all);
-        trial[1][i] += slope(1, i, all);
+      others([this, all](int64_t i) {
+        trial[0][i] += slope<0>(i, all);
+        trial[1][i] += slope<1>(i, all);
       });
     }
     double sum[1];
-    team.template total<1>(
-        size, [this](int64_t i, double* part) { part[0] += fabs(trial[0][i]) + fabs(trial[1][i]); }, sum);
+    total<1>([this](int64_t i, double* part) { part[0] += fabs(trial[0][i]) + fabs(trial[1][i]); }, sum);
     return sum[0];
   }
 
   // Starts where the equations hold with the least sum of squares.
   PYI_HD void start() {
-    team.each(size, [this](int64_t i) { x[i] = goal[i]; });
+    team.each(size, [this](int64_t i) {
+      x[i] = goal[i];
+      for (int k = 0; k < 3; ++k) {
+        state[k][i] = anchor[k][i] = 0;
+      }
+    });
     invert(tables.exact);
     const double all = pull();
     double sum[1];
-    team.template total<1>(
-        size, [this, all](int64_t i, double* part) { part[0] += fabs(slope(0, i, all)) + fabs(slope(1, i, all)); },
-        sum);
-    step = sum[0] / (2.0 * static_cast<double>(size));
-    team.each(size, [this, all](int64_t i) {
-      for (int k = 0; k < 3; ++k) {
-        state[k][i] = anchor[k][i] = k < 2 ? slope(k, i, all) : 0;
-      }
+    total<1>(
+        [this, all](int64_t i, double* part) { part[0] += fabs(slope<0>(i, all)) + fabs(slope<1>(i, all)); }, sum);
+    near.step = sum[0] / (2.0 * static_cast<double>(size));
+    others([this, all](int64_t i) {
+      state[0][i] = anchor[0][i] = slope<0>(i, all);
+      state[1][i] = anchor[1][i] = slope<1>(i, all);
     });
   }
 
   // The multiplier of the projection of twice the near point less the state; returns what slope() needs.
   PYI_HD double reflect() const {
-    team.each(size, [this](int64_t i) {
-      x[i] = 2 * near(state[0][i], 0) - state[0][i];
-      y[i] = 2 * near(state[1][i], 1) - state[1][i];
+    double *a = x, *o = y;
+    const double *s0 = state[0], *s1 = state[1], *s2 = state[2], *wanted = goal;
+    const double scale = root;
+    const Near by = near;
+    team.each(size, [=](int64_t i) {
+      a[i] = 2 * by.of<0>(s0[i]) - s0[i];
+      o[i] = 2 * by.of<1>(s1[i]) - s1[i];
     });
     fit();
-    team.each(size, [this](int64_t i) {
-      const double ahead = 2 * near(state[2][i], 2) - state[2][i];
-      x[i] = i == 0 ? 0 : goal[i] - x[i] + root * ahead;
-    });
+    others([=](int64_t i) { a[i] = wanted[i] - a[i] + scale * (2 * by.of<2>(s2[i]) - s2[i]); });
     invert(slack > 0 ? tables.inverse : tables.exact);
-    team.each(size, [this](int64_t i) { multiplier[i] = x[i]; });
+    double* kept = multiplier;
+    team.each(size, [=](int64_t i) { kept[i] = a[i]; });
     return pull();
   }
 
-  PYI_HD double move(int k, int64_t i, double all) const {
-    const double back = near(state[k][i], k) - state[k][i];
-    return back + (k < 2 ? slope(k, i, all) : -root * multiplier[i]);
+  PYI_HD double length_of_move(double all) const {
+    double sum[1];
+    total<1>(
+        [this, all](int64_t i, double* part) {
+          const double d0 = move<0>(i, all), d1 = move<1>(i, all), d2 = move<2>(i, all);
+          part[0] += d0 * d0 + d1 * d1 + d2 * d2;
+        },
+        sum);
+    return sqrt(sum[0]);
+  }
+
+  // Twice the move, drawn back towards the anchor by `share`.
+  template <int kind>
+  PYI_HD void advance(double all, double share) const {
+    double* own = state[kind];
+    const double *from = anchor[kind], *last = y + (size - 1), *kept = kind == 0 ? x : multiplier;
+    const double scale = root;
+    const Near by = near;
+    others([=](int64_t i) {
+      const double given = kind == 0 ? kept[i] : (kind == 1 ? all - last[-i] : -scale * kept[i]);
+      const double next = 2 * (by.of<kind>(own[i]) + given) - own[i];
+      own[i] = next + share * (from[i] - next);
+    });
   }
 
   // A lower bound of the objective: the multiplier, scaled to be feasible in the dual problem.
   PYI_HD double reached(double all) const {
-    const double steepest = team.largest(size, [this, all](int64_t i) {
-      const double a = fabs(slope(0, i, all)), o = fabs(slope(1, i, all));
+    const double steepest = team.largest(size - 1, [this, all](int64_t i) {
+      const double a = fabs(slope<0>(i + 1, all)), o = fabs(slope<1>(i + 1, all));
       return a > o ? a : o;
     });
     double sum[2];
-    team.template total<2>(
-        size,
+    total<2>(
         [this](int64_t i, double* part) {
           part[0] += goal[i] * multiplier[i];
           part[1] += fabs(multiplier[i]);
         },
         sum);
-    return (sum[0] - bound * sum[1]) / (steepest > step ? steepest : step);
+    return (sum[0] - bound * sum[1]) / (steepest > near.step ? steepest : near.step);
   }
 
-  // Weighs primal against dual steps anew, by how far each went since the last restart, and restarts from here.
+  // Adds the squares of how far the near point (part[0]) and the rest (part[1]) went since the last restart.
+  template <int kind>
+  PYI_HD void add_way(int64_t i, double* part) const {
+    const double z = near.of<kind>(state[kind][i]), was = near.of<kind>(anchor[kind][i]);
+    const double dual = (state[kind][i] - z) - (anchor[kind][i] - was);
+    part[0] += (z - was) * (z - was);
+    part[1] += dual * dual;
+  }
+
+  template <int kind>
+  PYI_HD void scale_dual(int64_t i, double ratio) const {
+    const double z = near.of<kind>(state[kind][i]);
+    state[kind][i] = anchor[kind][i] = z + (state[kind][i] - z) * ratio;
+  }
+
+  // Weighs primal against dual steps anew, by how far each went, and restarts from here.
   PYI_HD void restart(double least, double most) {
     double sum[2];
-    team.template total<2>(
-        size,
+    total<2>(
         [this](int64_t i, double* part) {
-          for (int k = 0; k < 3; ++k) {
-            const double z = near(state[k][i], k), was = near(anchor[k][i], k);
-            const double dual = (state[k][i] - z) - (anchor[k][i] - was);
-            part[0] += (z - was) * (z - was);
-            part[1] += dual * dual;
-          }
+          add_way<0>(i, part);
+          add_way<1>(i, part);
+          add_way<2>(i, part);
         },
         sum);
-    double better = step;
+    double better = near.step;
     if (sum[0] > 0 && sum[1] > 0) {
-      better = step * sqrt(sqrt(sum[0] / sum[1]));
+      better *= sqrt(sqrt(sum[0] / sum[1]));
       better = better < least ? least : (better > most ? most : better);
     }
-    const double ratio = better / step;
-    team.each(size, [this, ratio](int64_t i) {
-      for (int k = 0; k < 3; ++k) {
-        const double z = near(state[k][i], k);
-        state[k][i] = anchor[k][i] = z + (state[k][i] - z) * ratio;
-      }
+    const double ratio = better / near.step;
+    others([this, ratio](int64_t i) {
+      scale_dual<0>(i, ratio);
+      scale_dual<1>(i, ratio);
+      scale_dual<2>(i, ratio);
     });
-    step = better;
+    near.step = better;
   }
 
   // Writes the effects of game `index` and {objective, lower bound, iterations}.
@@ -248,7 +325,7 @@ struct AndOrSolver {
     int64_t iteration = 0;
     if (team.largest(size, [this](int64_t i) { return fabs(goal[i]); }) > bound) {
       start();
-      const double least = step / 30, most = step * 30;
+      const double least = near.step / 30, most = near.step * 30;
       double first = 0, last = 0;
       int64_t since = 0;
       bool found = false;
@@ -256,8 +333,8 @@ struct AndOrSolver {
         const bool checked = iteration % pass.check == 0 || iteration == pass.max_iterations;
         if (checked) {
           team.each(size, [this](int64_t i) {
-            trial[0][i] = near(state[0][i], 0);
-            trial[1][i] = near(state[1][i], 1);
+            trial[0][i] = near.of<0>(state[0][i]);
+            trial[1][i] = near.of<1>(state[1][i]);
           });
           const double size_of_trial = repair();
           if (!found || size_of_trial < objective) {
@@ -277,17 +354,7 @@ struct AndOrSolver {
             break;
           }
         }
-        double sum[1];
-        team.template total<1>(
-            size,
-            [this, all](int64_t i, double* part) {
-              for (int k = 0; k < 3; ++k) {
-                const double d = move(k, i, all);
-                part[0] += d * d;
-              }
-            },
-            sum);
-        const double length = sqrt(sum[0]);
+        const double length = length_of_move(all);
         if (since == 0) {
           first = length;
         } else if (
@@ -298,12 +365,9 @@ struct AndOrSolver {
           continue;
         }
         const double share = 1.0 / static_cast<double>(since + 2);
-        team.each(size, [this, all, share](int64_t i) {
-          for (int k = 0; k < 3; ++k) {
-            const double next = state[k][i] + 2 * move(k, i, all);
-            state[k][i] = next + share * (anchor[k][i] - next);
-          }
-        });
+        advance<0>(all, share);
+        advance<1>(all, share);
+        advance<2>(all, share);
         ++since;
         last = length;
       }

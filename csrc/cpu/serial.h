@@ -3,6 +3,8 @@
 // No include guard: for_each_isa.h includes this once per instruction set, inside that set's namespace.
 
 struct Serial {
+  static constexpr int kLanes = 8;
+
   template <class F>
   PYI_HD void each(int64_t count, const F& f) const {
 #pragma GCC ivdep
@@ -22,21 +24,19 @@ struct Serial {
     }
   }
 
-  // Several partial sums, so that no addition waits for the one before. `count` is a power of two.
+  // Several partial sums, so that no addition waits for the one before.
   template <int k, class F>
   PYI_HD void total(int64_t count, const F& f, double* out) const {
     constexpr int64_t kParts = 4;
     double part[kParts][k] = {};
-    if (count < kParts) {
-      for (int64_t i = 0; i < count; ++i) {
-        f(i, part[0]);
+    int64_t i = 0;
+    for (; i + kParts <= count; i += kParts) {
+      for (int64_t p = 0; p < kParts; ++p) {
+        f(i + p, part[p]);
       }
-    } else {
-      for (int64_t i = 0; i < count; i += kParts) {
-        for (int64_t p = 0; p < kParts; ++p) {
-          f(i + p, part[p]);
-        }
-      }
+    }
+    for (; i < count; ++i) {
+      f(i, part[0]);
     }
     for (int j = 0; j < k; ++j) {
       out[j] = (part[0][j] + part[1][j]) + (part[2][j] + part[3][j]);

@@ -16,6 +16,8 @@ constexpr int kTeamThreads = 512;
 constexpr int kTeamWarps = kTeamThreads / 32;
 
 struct BlockTeam {
+  static constexpr int kLanes = 1;
+
   double* scratch;  // 2 * kTeamWarps numbers of shared memory; the block has at most kTeamThreads threads
 
   template <class F>
