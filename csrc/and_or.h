@@ -44,7 +44,7 @@ struct AndOrSolver {
   // `space` holds kAndOrArrays - kFastArrays arrays, `fast` the others.
   PYI_HD AndOrSolver(const Team& with, const AndOrPass& pass, int64_t index, double* space, double* fast)
       : team(with), tables(pass.tables), n(pass.n), size(int64_t{1} << pass.n), bound(pass.bound[index]),
-        slack(bound > 0 ? pass.slack : 0), root(sqrt(slack)), near{0, slack > 0 ? bound / root : 0} {
+        slack(bound > 0 ? pass.slack : 0), root(sqrt(slack)), near{0, 0} {
     goal = space;
     multiplier = space + size;
     for (int k = 0; k < 3; ++k) {
@@ -163,7 +163,7 @@ struct AndOrSolver {
   // How far the state is from where the projection of the reflected near point would have it.
   template <int kind>
   PYI_HD double move(int64_t i, double all) const {
-    const double back = near.of<kind>(state[kind][i]) - state[kind][i];
+    const double back = near.template of<kind>(state[kind][i]) - state[kind][i];
     if constexpr (kind < 2) {
       return back + slope<kind>(i, all);
     } else {
@@ -171,9 +171,9 @@ struct AndOrSolver {
     }
   }
 
-  // Adds to the effects in `trial` the smallest change that brings them within the bound of the goal; returns the sum
-  // of their sizes. Twice, because the first projection rounds.
-  PYI_HD double repair() const {
+  // Adds to the effects in `trial` the smallest change that brings them within the bound of the goal. Twice, because the
+  // first projection rounds. Says whether there was anything to change.
+  PYI_HD bool repair() const {
     for (int time = 0; time < 2; ++time) {
       team.each(size, [this](int64_t i) {
         x[i] = trial[0][i];
@@ -181,6 +181,9 @@ struct AndOrSolver {
       });
       fit();
       others([this](int64_t i) { x[i] = goal[i] + Near::clip(x[i] - goal[i], bound) - x[i]; });
+      if (time == 0 && bound > 0 && team.largest(size, [this](int64_t i) { return fabs(x[i]); }) == 0) {
+        return false;
+      }
       invert(tables.exact);
       const double all = pull();
       others([this, all](int64_t i) {
@@ -188,9 +191,20 @@ struct AndOrSolver {
         trial[1][i] += slope<1>(i, all);
       });
     }
+    return true;
+  }
+
+  PYI_HD double size_of_trial() const {
     double sum[1];
     total<1>([this](int64_t i, double* part) { part[0] += fabs(trial[0][i]) + fabs(trial[1][i]); }, sum);
     return sum[0];
+  }
+
+  PYI_HD void keep_trial(double* and_, double* or_) const {
+    others([=, this](int64_t i) {
+      and_[i] = trial[0][i];
+      or_[i] = trial[1][i];
+    });
   }
 
   // Starts where the equations hold with the least sum of squares.
@@ -220,11 +234,11 @@ struct AndOrSolver {
     const double scale = root;
     const Near by = near;
     team.each(size, [=](int64_t i) {
-      a[i] = 2 * by.of<0>(s0[i]) - s0[i];
-      o[i] = 2 * by.of<1>(s1[i]) - s1[i];
+      a[i] = 2 * by.template of<0>(s0[i]) - s0[i];
+      o[i] = 2 * by.template of<1>(s1[i]) - s1[i];
     });
     fit();
-    others([=](int64_t i) { a[i] = wanted[i] - a[i] + scale * (2 * by.of<2>(s2[i]) - s2[i]); });
+    others([=](int64_t i) { a[i] = wanted[i] - a[i] + scale * (2 * by.template of<2>(s2[i]) - s2[i]); });
     invert(slack > 0 ? tables.inverse : tables.exact);
     double* kept = multiplier;
     team.each(size, [=](int64_t i) { kept[i] = a[i]; });
@@ -251,13 +265,14 @@ struct AndOrSolver {
     const Near by = near;
     others([=](int64_t i) {
       const double given = kind == 0 ? kept[i] : (kind == 1 ? all - last[-i] : -scale * kept[i]);
-      const double next = 2 * (by.of<kind>(own[i]) + given) - own[i];
+      const double next = 2 * (by.template of<kind>(own[i]) + given) - own[i];
       own[i] = next + share * (from[i] - next);
     });
   }
 
-  // A lower bound of the objective: the multiplier, scaled to be feasible in the dual problem.
-  PYI_HD double reached(double all) const {
+  // A lower bound of the objective: the multiplier, scaled to be feasible in the dual problem. It tells what the bound is
+  // worth, too, and so how much of it may be left unused.
+  PYI_HD double reached(double all, double tolerance) {
     const double steepest = team.largest(size - 1, [this, all](int64_t i) {
       const double a = fabs(slope<0>(i + 1, all)), o = fabs(slope<1>(i + 1, all));
       return a > o ? a : o;
@@ -269,13 +284,17 @@ struct AndOrSolver {
           part[1] += fabs(multiplier[i]);
         },
         sum);
-    return (sum[0] - bound * sum[1]) / (steepest > near.step ? steepest : near.step);
+    const double worth = bound * sum[1], gained = sum[0] - worth;
+    if (gained > 0 && worth > 0) {
+      leave(tolerance * (gained < 2 * worth ? gained / (2 * worth) : 1));
+    }
+    return gained / (steepest > near.step ? steepest : near.step);
   }
 
   // Adds the squares of how far the near point (part[0]) and the rest (part[1]) went since the last restart.
   template <int kind>
   PYI_HD void add_way(int64_t i, double* part) const {
-    const double z = near.of<kind>(state[kind][i]), was = near.of<kind>(anchor[kind][i]);
+    const double z = near.template of<kind>(state[kind][i]), was = near.template of<kind>(anchor[kind][i]);
     const double dual = (state[kind][i] - z) - (anchor[kind][i] - was);
     part[0] += (z - was) * (z - was);
     part[1] += dual * dual;
@@ -283,9 +302,12 @@ struct AndOrSolver {
 
   template <int kind>
   PYI_HD void scale_dual(int64_t i, double ratio) const {
-    const double z = near.of<kind>(state[kind][i]);
+    const double z = near.template of<kind>(state[kind][i]);
     state[kind][i] = anchor[kind][i] = z + (state[kind][i] - z) * ratio;
   }
+
+  // The iteration keeps off the bound by this share of it: its points, which are sparse, then need no repair at the end.
+  PYI_HD void leave(double share) { near.width = slack > 0 ? (1 - fmin(share, 0.1)) * bound / root : 0; }
 
   // Weighs primal against dual steps anew, by how far each went, and restarts from here.
   PYI_HD void restart(double least, double most) {
@@ -325,33 +347,40 @@ struct AndOrSolver {
     int64_t iteration = 0;
     if (team.largest(size, [this](int64_t i) { return fabs(goal[i]); }) > bound) {
       start();
+      leave(pass.tolerance / 2);
       const double least = near.step / 30, most = near.step * 30;
       double first = 0, last = 0;
       int64_t since = 0;
-      bool found = false;
+      int64_t proven = 0;  // when the tolerance was reached: from then on, as long again may go into a sparse point
       for (iteration = 1; iteration <= pass.max_iterations; ++iteration) {
         const bool checked = iteration % pass.check == 0 || iteration == pass.max_iterations;
+        bool repaired = true;
+        double now = 0;
         if (checked) {
           team.each(size, [this](int64_t i) {
-            trial[0][i] = near.of<0>(state[0][i]);
-            trial[1][i] = near.of<1>(state[1][i]);
+            trial[0][i] = near.template of<0>(state[0][i]);
+            trial[1][i] = near.template of<1>(state[1][i]);
           });
-          const double size_of_trial = repair();
-          if (!found || size_of_trial < objective) {
-            found = true;
-            objective = size_of_trial;
-            team.each(size, [=, this](int64_t i) {
-              and_[i] = i == 0 ? offset : trial[0][i];
-              or_[i] = trial[1][i];
-            });
+          repaired = repair();
+          now = size_of_trial();
+          if (iteration <= pass.check || now < objective) {
+            objective = now;
+            keep_trial(and_, or_);
           }
         }
         const double all = reflect();
         if (checked) {
-          const double bound_now = reached(all);
-          lower = bound_now > lower ? bound_now : lower;
-          if (objective - lower <= pass.tolerance * objective) {
+          lower = fmax(lower, reached(all, pass.tolerance));
+          if (!repaired && now - lower <= pass.tolerance * now) {
+            objective = now;
+            keep_trial(and_, or_);
             break;
+          }
+          if (objective - lower <= pass.tolerance * objective) {
+            proven = proven > 0 ? proven : iteration;
+            if (slack == 0 || iteration >= 2 * proven) {
+              break;
+            }
           }
         }
         const double length = length_of_move(all);

@@ -9,7 +9,9 @@ large linear programs do (Lu and Yang, "Restarted Halpern PDHG for Linear Progra
 "Practical Large-Scale Linear Programming using Primal-Dual Hybrid Gradient", NeurIPS 2021).
 
 Every CHECK iterations, the sparse point is repaired to a feasible one, which bounds the optimum from above, and the
-multiplier is scaled to a feasible one of the dual problem, which bounds it from below.
+multiplier is scaled to a feasible one of the dual problem, which bounds it from below. The iteration keeps off the
+bound by a small share of it, which costs at most half of the tolerance, so that in the end the sparse point is feasible
+as it is: its zeros are zeros.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ def solve(values: Tensor, bound: Tensor, norm: Norm, tolerance: float, max_itera
     slack = slack_of(n) if bool((bound > 0).any()) else 0.0
     inverse, repair = (inverse_gram(n, s).to(goal.device) for s in (slack, 0.0))
     root = slack**0.5
-    width = bound / root if slack else bound
+    unused = tolerance / 2  # share of the bound
 
     def invert(residual: Tensor, blocks: Tensor) -> Tensor:
         found = rotate(apply_blocks(rotate(residual, basis), basis, blocks), basis, back=True)
@@ -114,6 +116,7 @@ def solve(values: Tensor, bound: Tensor, norm: Norm, tolerance: float, max_itera
         return found
 
     def near(y: Tensor, step: Tensor) -> Tensor:
+        width = (1 - min(unused, 0.1)) * bound / root if slack else bound
         return torch.cat([norm.shrink(y[:2], step), y[2:].clamp(-width, width)])
 
     effects = pull(invert(goal, repair))
@@ -121,23 +124,33 @@ def solve(values: Tensor, bound: Tensor, norm: Norm, tolerance: float, max_itera
     most = (step / 30, step * 30)
     y = torch.cat([effects, torch.zeros_like(goal)[None]])
     anchor, since, first, last = y, 0, goal.new_zeros(()), goal.new_zeros(())
-    objective, lower, iteration = float("inf"), 0.0, 0
+    objective, lower, iteration, proven = float("inf"), 0.0, 0, 0
     for iteration in range(1, max_iterations + 1):
         z = near(y, step)
         checked = iteration % CHECK == 0 or iteration == max_iterations
         if checked:
-            found = _repaired(z[:2], goal, bound, lambda missing: pull(invert(missing, repair)))
-            if (size := float(norm.value(found))) < objective:
-                best, objective = found, size
+            sparse = z[:2]
+            found = _repaired(sparse, goal, bound, lambda missing: pull(invert(missing, repair)))
+            now = float(norm.value(found))
+            if now < objective:
+                best, objective = found, now
         ahead = 2 * z - y
         multiplier = invert(goal - fit(ahead[:2]) + root * ahead[2], inverse)
         slope = pull(multiplier)
         if checked:
             scale = torch.maximum(norm.dual(slope), step)
-            reached = ((goal * multiplier).sum() - (bound * multiplier.abs()).sum()) / scale
-            lower = max(lower, float(reached))
-            if objective - lower <= tolerance * objective:
+            worth = float((bound * multiplier.abs()).sum())  # of the bound
+            gained = float((goal * multiplier).sum()) - worth
+            lower = max(lower, gained / float(scale))
+            if gained > 0 and worth > 0:
+                unused = tolerance * min(1.0, gained / (2 * worth))
+            if found is sparse and now - lower <= tolerance * now:
+                best, objective = found, now
                 break
+            if objective - lower <= tolerance * objective:
+                proven = proven or iteration
+                if not slack or iteration >= 2 * proven:
+                    break
         move = z - y + torch.cat([slope, -root * multiplier[None]])
         length = move.norm()
         if since == 0:
@@ -171,8 +184,14 @@ def pull(multiplier: Tensor) -> Tensor:
 
 
 def _repaired(effects: Tensor, goal: Tensor, bound: Tensor, project: Callable[[Tensor], Tensor]) -> Tensor:
-    """The nearest effects within the bound of the goal; twice, because the first projection rounds."""
-    for _ in range(2):
+    """The nearest effects within the bound of the goal: the given ones themselves if they are.
+
+    Twice, because the first projection rounds.
+    """
+    for time in range(2):
         given = fit(effects)
-        effects = effects + project(goal + (given - goal).clamp(-bound, bound) - given)
+        missing = goal + (given - goal).clamp(-bound, bound) - given
+        if time == 0 and bool((bound > 0).any()) and not bool(missing.any()):
+            return effects
+        effects = effects + project(missing)
     return effects

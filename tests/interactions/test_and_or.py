@@ -122,6 +122,15 @@ def test_the_dtype_of_the_values_is_kept(dtype: torch.dtype) -> None:
     torch.testing.assert_close(found.and_.double(), truth.and_, atol=1e-6, rtol=1e-6)
 
 
+def test_what_is_not_needed_is_zero() -> None:
+    values, _, _ = planted(8, 6)
+    values = values + 0.02 * random_games(1, 8)[0]
+    found = sparse_and_or(values, noise=0.1)
+    used = int((found.and_[1:] != 0).sum() + (found.or_[1:] != 0).sum())
+    assert found.converged and found.primal_residual == 0
+    assert used < 0.5 * 2**8
+
+
 def test_missing_the_tolerance_is_said() -> None:
     values = random_games(2, 8)
     with pytest.warns(
