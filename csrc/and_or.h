@@ -180,7 +180,10 @@ struct AndOrSolver {
         y[i] = trial[1][i];
       });
       fit();
-      others([this](int64_t i) { x[i] = goal[i] + Near::clip(x[i] - goal[i], bound) - x[i]; });
+      others([this](int64_t i) {
+        const double off = x[i] - goal[i];
+        x[i] = Near::clip(off, bound) - off;
+      });
       if (time == 0 && bound > 0 && team.largest(size, [this](int64_t i) { return fabs(x[i]); }) == 0) {
         return false;
       }

@@ -189,8 +189,8 @@ def _repaired(effects: Tensor, goal: Tensor, bound: Tensor, project: Callable[[T
     Twice, because the first projection rounds.
     """
     for time in range(2):
-        given = fit(effects)
-        missing = goal + (given - goal).clamp(-bound, bound) - given
+        off = fit(effects) - goal
+        missing = off.clamp(-bound, bound) - off
         if time == 0 and bool((bound > 0).any()) and not bool(missing.any()):
             return effects
         effects = effects + project(missing)
