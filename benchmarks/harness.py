@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def write(suite: str, rows: list[dict[str, Any]]) -> None:
-    """Write the rows so far, their sums and the build to ``results/DATE-suite.json``."""
+def write(suite: str, rows: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> None:
+    """Write the rows so far, their sums, the build and what else there is to ``results/DATE-suite.json``."""
     report = {
         "suite": suite,
         "date": datetime.date.today().isoformat(),
@@ -111,6 +111,7 @@ def write(suite: str, rows: list[dict[str, Any]]) -> None:
         "build": build_info(),
         "networks": summarise(rows),
         "sites": rows,
+        **(more or {}),
     }
     path = RESULTS / f"{report['date']}-{suite}.json"
     RESULTS.mkdir(exist_ok=True)
