@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,8 +29,8 @@ class SparseAndOr:
         or_: (..., 2^n) I_or(S); entry 0 is 0.
         residual: (..., 2^n) ε(T): ``reconstruct(and_, or_) = values + residual``.
         objective: (...,) float64, the sum of \\|I_and(S)\\| + \\|I_or(S)\\| over S ≠ ∅.
-        gap: (...,) float64, how far the objective may be above the least one, as a share of it: a lower bound comes
-            with the solution, from the dual problem. NaN where the solver has none ("sgd").
+        gap: (...,) float64, no split has an objective that is smaller by more than this share of this one: a lower
+            bound comes with the solution, from the dual problem. NaN where the solver has none ("sgd").
         primal_residual: (...,) float64, by how much \\|residual\\| exceeds its bound at most: rounding alone.
         iterations: (...,) int64.
         converged: (...,) bool, gap <= tolerance.
@@ -155,14 +155,22 @@ def sparse_and_or_jointly(
     return found
 
 
-def _games(where: str, values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
-    """Check, and return float64 rows (games, 2^n) and their bounds (games,)."""
-    n = check_values(where, values)
-    if n > MOST_PLAYERS:
+def check_split(where: str, noise: Any, players: int) -> None:
+    """Raise unless a game of so many players can be split with this share of noise."""
+    if players > MOST_PLAYERS:
         fix = "Group the players, or choose the most relevant ones."
-        raise ValueError(explain(where, f"at most {MOST_PLAYERS} players", n, fix))
+        raise ValueError(explain(where, f"at most {MOST_PLAYERS} players", players, fix))
+    if not isinstance(noise, (int, float)):
+        raise TypeError(
+            explain(where, "a number in [0, 1) as noise", repr(noise), "The papers use 0.02 to 0.05.")
+        )
     if not 0 <= noise < 1:
         raise ValueError(explain(where, "noise in [0, 1)", noise, "The papers use 0.02 to 0.05."))
+
+
+def _games(where: str, values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """Check, and return float64 rows (games, 2^n) and their bounds (games,)."""
+    check_split(where, noise, check_values(where, values))
     rows = values.detach().double().reshape(-1, values.shape[-1])
     return rows, noise * (rows[:, -1] - rows[:, 0]).abs()
 

@@ -20,7 +20,7 @@ from pyinterp.games.masking import Baseline
 from pyinterp.games.players import Players, grid_players
 from pyinterp.games.progress import Progress
 from pyinterp.games.scores import Score
-from pyinterp.interactions.and_or import SparseAndOr, sparse_and_or
+from pyinterp.interactions.and_or import SparseAndOr, check_split, sparse_and_or
 from pyinterp.interactions.interactions import Interactions
 from pyinterp.interactions.subsets import check_values
 from pyinterp.models.images import load_images
@@ -81,14 +81,17 @@ def extract_interactions(
             scores that are not finite.
         TypeError: Something is of another type.
     """
-    if draws < 0 or draws == 1:
+    if not isinstance(draws, int) or draws < 0 or draws == 1:
         fix = "One draw has no spread: ask for 2 or more, or 0 for none."
         raise ValueError(explain("extract_interactions", "draws of 0 or at least 2", draws, fix))
     if draws and not 0 < input_noise < math.inf:
         fix = "Try 0.02."
         raise ValueError(explain("extract_interactions", "input_noise > 0", input_noise, fix))
+    generator = torch.Generator().manual_seed(_whole(seed))
     start = time.perf_counter()
     players = grid_players(3, 4) if players is None else players
+    if isinstance(players, Players):  # anything else is refused by the game
+        check_split("extract_interactions", noise, min(players.count, max_players))
     played: dict[str, Any] = {
         "score": score,
         "baseline": baseline,
@@ -106,7 +109,6 @@ def extract_interactions(
     result = game.play(checkpoint=checkpoint, **how)
     forwards, split = result.forwards, None
     if draws:
-        generator = torch.Generator().manual_seed(seed)
         scores = []
         for draw in range(draws):
             shift = torch.randn(game.image.shape, generator=generator, dtype=torch.float64)
@@ -127,7 +129,7 @@ def extract_interactions(
         draws=split,
         input_noise=input_noise if draws else 0.0,
         target=game.target,
-        class_name="" if loaded is None else loaded.classes[game.target],
+        class_name=class_name(loaded, game.target),
         score=result.score,
         baseline=result.baseline,
         masking=result.masking,
@@ -191,11 +193,24 @@ def interactions_from_values(
         objective=float(split.objective),
         gap=float(split.gap),
         converged=bool(split.converged),
+        iterations=int(split.iterations),
+        primal_residual=float(split.primal_residual),
         sigma=sigma,
         versions={"pyinterp": package_version(), "torch": torch.__version__},
         **facts,
     )
     return found.merge_first_order() if merge_first_order else found
+
+
+def class_name(loaded: LoadedModel | None, target: int) -> str:
+    """The name of a class; "" if none is known."""
+    return loaded.classes[target] if loaded is not None and target < len(loaded.classes) else ""
+
+
+def _whole(seed: Any) -> int:
+    if not isinstance(seed, int):
+        raise TypeError(explain("extract_interactions", "a whole number as seed", repr(seed), "Try 0."))
+    return seed
 
 
 def _beside(checkpoint: str | PathLike[str] | None, draw: int) -> Path | None:

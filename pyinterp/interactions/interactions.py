@@ -74,6 +74,8 @@ class Interactions:
         objective: Sum of |I| over non-empty subsets, what the split has made small.
         gap: Duality gap relative to ``objective``: no split is smaller by more than this share. NaN: not known.
         converged: Whether the solver has reached its tolerance.
+        iterations: Of the solver; 0 where it was not asked.
+        primal_residual: By how much the solver's residual exceeds its bound: rounding alone.
         sigma: Standard deviation of the numerical error of one score, measured; None if it was not.
         draws: (k, 2, 2^n) AND and OR effects under k draws of input noise; None without.
         input_noise: Standard deviation of that noise, in the units of the preprocessed input.
@@ -99,6 +101,8 @@ class Interactions:
     objective: float = 0.0
     gap: float = 0.0
     converged: bool = True
+    iterations: int = 0
+    primal_residual: float = 0.0
     sigma: float | None = None
     draws: Tensor | None = None
     input_noise: float = 0.0
@@ -234,7 +238,7 @@ class Interactions:
     def and_only(self) -> Interactions:
         """With AND effects alone, the Harsanyi dividends of the scores: no split, no residual, and no draws.
 
-        ``gap`` says how far their sum of strengths may be above that of the sparsest split.
+        ``gap`` says by what share of their sum of strengths that of the sparsest split may be smaller.
         """
         dense = self.dense_and
         return replace(self._with(dense, torch.zeros_like(dense), None), noise=0.0, input_noise=0.0)
@@ -277,7 +281,7 @@ class Interactions:
             lines.append(f"Sum of |I|: {self.objective:.5g}; how much less is possible is not known.")
         else:
             lines.append(
-                f"Sum of |I|: {self.objective:.5g}, at most {100 * self.gap:.2g} % above the least possible."
+                f"Sum of |I|: {self.objective:.5g}; no split has one that is more than {100 * self.gap:.2g} % smaller."
             )
         if not self.converged:
             lines.append("The solver has not converged: a sparser split may exist.")

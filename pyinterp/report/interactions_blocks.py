@@ -68,7 +68,7 @@ def _answer(found: Interactions, salient: list[Effect], page: Page) -> dict[str,
         _tile("Rebuilt", percent(error), "relative error of all scores from the salient ones"),
     ]
     if not math.isnan(found.gap):
-        text = "at most above the least possible sum of strengths"
+        text = "at most that much smaller can a sum of strengths be"
         tiles.append(_tile("Sparsity", percent(found.gap, 2), text))
     if found.floor is not None:
         low, high = float(found.floor[1]), float(found.floor[-1])
@@ -94,7 +94,7 @@ def _notes(found: Interactions, salient: list[Effect], error: float) -> list[dic
         text = f"A split with a sum of strengths up to {percent(found.gap, 2)} smaller may exist."
         note("warn", "The solver has not converged.", text)
     elif found.gap > SPARE:
-        text = f"The sum of strengths may be up to {percent(found.gap, 2)} above the least possible."
+        text = f"A split with a sum of strengths up to {percent(found.gap, 2)} smaller may exist."
         note("warn", "Not the sparsest split.", text)
     below = sum(effect.below_floor for effect in salient)
     if found.sigma is None:
@@ -104,7 +104,7 @@ def _notes(found: Interactions, salient: list[Effect], error: float) -> list[dic
         text = f"{below:,} of the {len(salient):,} salient interactions are no larger than noise makes them."
         note("warn", "Some are noise.", text)
     elif salient:
-        text = "No salient interaction can come from the numerical noise of the scores."
+        text = "Every salient interaction is larger than the numerical noise of the scores makes one."
         note("good", "Above the noise.", text)
     unsure = sum(effect.interval is not None and _holds_zero(effect.interval) for effect in salient)
     if unsure:
@@ -195,12 +195,13 @@ def _effect(found: Interactions, effect: Effect, largest: float) -> dict[str, An
 
 def _strengths(found: Interactions, salient: list[Effect]) -> dict[str, Any]:
     curve = found.error_curve()
-    total = curve.counts[-1]
+    strengths = found.sorted_strengths()
+    worth = int((strengths > strengths[:1] / 1000).sum())
     sizes = range(1, found.n + 1)
     sums = found.strength_by_order()
     mean = sum(m * float(sums["AND"][m] + sums["OR"][m]) for m in sizes)
     everything = float(sums["AND"].sum() + sums["OR"].sum())
-    text = f"{total:,} interactions are not zero."
+    text = f"{worth:,} interactions are stronger than a thousandth of the strongest."
     if everything:
         text += f" Weighted by their strength, one has {number(mean / everything, 2)} parts in the mean."
     error_chart = line_chart(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -143,3 +144,24 @@ def test_half_precision_makes_false_effects_of_high_order_and_the_floor_shows_th
     false = false_effects(torch.float16)
     assert len(false) > 20 and max(len(effect.members) for effect in false) > 6
     assert sum(effect.below_floor for effect in false) >= 0.95 * len(false)
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "options"),
+    [
+        (ValueError, r"noise in \[0, 1\), got 2", {"noise": 2}),
+        (TypeError, r"as noise, got 'a'", {"noise": "a"}),
+        (ValueError, r"draws of 0 or at least 2, got 2.5", {"draws": 2.5}),
+        (TypeError, r"whole number as seed, got 'a'", {"seed": "a", "draws": 2}),
+        (ValueError, r"at most 20 players, got 21", {"players": grid_players(3, 7), "max_players": 21}),
+    ],
+)
+def test_what_can_be_refused_before_the_first_forward_is(
+    error: type[Exception], words: str, options: dict[str, Any]
+) -> None:
+    class Unasked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise AssertionError("the network was asked")
+
+    with pytest.raises(error, match=words):
+        extract_interactions(Unasked().eval(), torch.zeros(3, 16, 16), **options)

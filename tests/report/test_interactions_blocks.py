@@ -26,7 +26,7 @@ def test_the_answer_is_told_in_numbers(tmp_path: Path) -> None:
     assert "masked in all 16 ways" in text
     assert "log-odds of “espresso”" in text
     assert "3.5<small>with everything visible; -2 with nothing" in text
-    assert "No salient interaction can come from the numerical noise" in text
+    assert "Every salient interaction is larger than the numerical noise" in text
 
 
 def test_the_strongest_are_drawn_on_the_image(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_parts_that_do_not_play_are_told(tmp_path: Path) -> None:
     [
         ({"converged": False, "gap": 0.25}, "The solver has not converged.</strong> A split with a sum"),
         ({"converged": False, "gap": math.nan}, "No certificate."),
-        ({"gap": 0.02}, "Not the sparsest split.</strong> The sum of strengths may be up to 2 %"),
+        ({"gap": 0.02}, "Not the sparsest split.</strong> A split with a sum of strengths up to 2 %"),
         ({"sigma": None}, "No error bars."),
         ({"sigma": 0.2}, "Some are noise.</strong> 1 of the 4 salient"),
         ({"values": torch.randn(16) * 9}, "These few are not enough."),
