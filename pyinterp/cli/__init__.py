@@ -16,7 +16,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="See what a trained vision network computes.",
     epilog="Exit codes: 0 done; 1 an error, told in one line; 2 options that do not parse; 3 a chain was found, but it "
-    "misses its target; 130 interrupted (the best chain so far is saved).",
+    "misses its target; 130 interrupted: demo and chain save the best chain so far, interactions keeps the scores so "
+    "far, and the same command goes on from there.",
 )
 for command in (demo, chain, interactions, info):
     app.command()(command)

@@ -59,8 +59,8 @@ def told(debug: bool) -> Iterator[None]:
         yield
     except (typer.Exit, typer.Abort, typer.BadParameter):
         raise
-    except KeyboardInterrupt:
-        typer.echo("pyinterp: interrupted.", err=True)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"pyinterp: {str(stop) or 'interrupted.'}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     except Exception as error:
         if debug:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,7 +65,10 @@ def interactions(
     max_players: Annotated[int, typer.Option(help="Refuse more parts than this.", min=1)] = 20,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="A file for the scores so far: run again to go on.", show_default=False),
+        typer.Option(
+            help="A file for the scores so far: run again to go on.",
+            show_default="scores.safetensors in --out, removed at the end",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the noise of --draws.")] = 0,
     out: Out = Path("interactions"),
@@ -89,13 +93,39 @@ def interactions(
         loaded = models.load(model, device=device)
         options: dict[str, Any] = {"score": score.value, "baseline": baseline.value, "masking": masking.value}
         options |= {"target": _class(target, loaded.classes), "draws": draws, "seed": seed}
-        options |= {"checkpoint": checkpoint, "max_players": max_players}
-        say(f"{loaded.name}: {2 ** (rows * cols) * (1 + draws):,} masked images")
-        found = extract.extract_interactions(loaded, picture, grid_players(rows, cols), **options)
-        save_result(found, out / "interactions")
-        say(found.summary())
-        report = write_report(found, out / "report.html", classes=loaded.classes)
+        options["max_players"] = max_players
+        if rows * cols <= max_players:  # else it is refused
+            say(f"{loaded.name}: {2 ** (rows * cols) * (1 + draws):,} masked images")
+        grid = grid_players(rows, cols)
+        with _scores(checkpoint, out) as path:
+            found = extract.extract_interactions(loaded, picture, grid, checkpoint=path, **options)
+            save_result(found, out / "interactions")
+            say(found.summary())
+            report = write_report(found, out / "report.html", classes=loaded.classes)
         say(f"Report: {report.resolve()}")
+
+
+@contextmanager
+def _scores(checkpoint: Path | None, out: Path) -> Iterator[Path]:
+    """The file for the scores so far. Where none was asked for it is in ``out``, and is removed after success."""
+    path = checkpoint or out / "scores.safetensors"
+    try:
+        yield path
+    except KeyboardInterrupt:
+        if not path.exists():
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted; the same command goes on from the scores so far, in {path}."
+        ) from None
+    except ValueError as error:
+        if checkpoint is not None or not str(error).startswith("checkpoint:"):
+            raise
+        left = f"An earlier run into {out}, which did not finish, has left it there:"
+        fix = f"delete {out / 'scores*.safetensors'}, or choose another --out."
+        raise ValueError(f"{error} {left} {fix}") from error
+    if checkpoint is None:
+        for file in (path, *out.glob("scores-draw*.safetensors")):
+            file.unlink(missing_ok=True)
 
 
 def _grid(text: str) -> tuple[int, int]:

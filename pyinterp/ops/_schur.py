@@ -42,33 +42,31 @@ class Schur(NamedTuple):
 @lru_cache(maxsize=32)
 def schur(n: int) -> Schur:
     """Return the change of basis for n players, on the CPU."""
-    pairs, angles, rounds = [], [], [0]
-    blocks: list[Tensor] = [torch.zeros(1, dtype=torch.int64)]
+    pairs, angles, rounds = [torch.zeros(0, 2)], [torch.zeros(0, 2)], [0]
+    blocks = {1: torch.zeros(1, 1, dtype=torch.int64)}  # d: the rows (count, d) of all blocks of this size
     for _ in range(n):
-        coupled = []
-        for rows in blocks:
-            d = len(rows)
+        coupled: dict[int, list[Tensor]] = {}
+        for d, rows in blocks.items():
             without, present = 2 * rows, 2 * rows + 1
             t = torch.arange(1, d, dtype=torch.float64)
-            pairs.append(torch.stack([without[1:], present[:-1]], 1))
-            angles.append(torch.stack([((d - t) / d).sqrt(), (t / d).sqrt()], 1))
-            coupled.append(torch.cat([without, present[-1:]]))
+            turn = torch.stack([((d - t) / d).sqrt(), (t / d).sqrt()], 1)
+            pairs.append(torch.stack([without[:, 1:], present[:, :-1]], 2).view(-1, 2))
+            angles.append(turn.repeat(len(rows), 1))
+            coupled.setdefault(d + 1, []).append(torch.cat([without, present[:, -1:]], 1))
             if d > 1:
-                coupled.append(present[:-1])
-        blocks = coupled
+                coupled.setdefault(d - 1, []).append(present[:, :-1])
+        blocks = {d: torch.cat(parts) for d, parts in coupled.items()}
         rounds.append(sum(map(len, pairs)))
     paths: list[Tensor] = []
-    kinds, matrix = [], 0
-    for q in range(n // 2 + 1):
-        d = n - 2 * q + 1
-        alike = [rows for rows in blocks if len(rows) == d]
-        kinds.append([d, len(alike), sum(map(len, paths)), matrix])
-        paths += alike
+    kinds, place, matrix = [], 0, 0
+    for d in range(n + 1, 0, -2):
+        kinds.append([d, len(blocks[d]), place, matrix])
+        paths.append(blocks[d].reshape(-1))
+        place += blocks[d].numel()
         matrix += d * d
-    none = [torch.zeros(0, 2)]
     return Schur(
-        torch.cat([*none, *pairs]).to(torch.int32),
-        torch.cat([*none, *angles]).to(torch.float64),
+        torch.cat(pairs).to(torch.int32),
+        torch.cat(angles).to(torch.float64),
         torch.tensor(rounds),
         torch.cat(paths).to(torch.int32),
         torch.tensor(kinds),
