@@ -18,16 +18,10 @@ struct Near {
 
   template <int kind>
   PYI_HD double of(double value) const {
-    if constexpr (kind < 2) {
-      return value > step ? value - step : (value < -step ? value + step : 0);
-    } else {
-      return clip(value, width);
-    }
+    return kind < 2 ? (value > step ? value - step : (value < -step ? value + step : 0)) : clip(value, width);
   }
 
-  static PYI_HD double clip(double value, double most) {
-    return value > most ? most : (value < -most ? -most : value);
-  }
+  static PYI_HD double clip(double value, double most) { return value > most ? most : (value < -most ? -most : value); }
 };
 
 template <class Team>
@@ -96,7 +90,7 @@ struct AndOrSolver {
     for (int k = n - 1; k >= 0; --k) {
       rotate(k, -1);
     }
-    clear(x);
+    team.each(1, [numbers = x](int64_t) { numbers[0] = 0; });
   }
 
   PYI_HD void rotate(int k, double sign) const {
@@ -113,10 +107,6 @@ struct AndOrSolver {
       a = cosine * was + sine * b;
       b = cosine * b - sine * was;
     });
-  }
-
-  PYI_HD void clear(double* numbers) const {
-    team.each(1, [=](int64_t) { numbers[0] = 0; });
   }
 
   // f(i) for the non-empty subsets. The empty one has no effect: goal, multiplier, state and anchor are 0 there.
@@ -156,19 +146,13 @@ struct AndOrSolver {
   }
 
   template <int kind>
-  PYI_HD double slope(int64_t i, double all) const {
-    return kind == 0 ? x[i] : all - y[size - 1 - i];
-  }
+  PYI_HD double slope(int64_t i, double all) const { return kind == 0 ? x[i] : all - y[size - 1 - i]; }
 
   // How far the state is from where the projection of the reflected near point would have it.
   template <int kind>
   PYI_HD double move(int64_t i, double all) const {
     const double back = near.template of<kind>(state[kind][i]) - state[kind][i];
-    if constexpr (kind < 2) {
-      return back + slope<kind>(i, all);
-    } else {
-      return back - root * multiplier[i];
-    }
+    return back + (kind < 2 ? slope<kind>(i, all) : -root * multiplier[i]);
   }
 
   // Adds to the effects in `trial` the smallest change that brings them within the bound of the goal. Twice, because the

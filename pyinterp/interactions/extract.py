@@ -81,6 +81,7 @@ def extract_interactions(
             scores that are not finite.
         TypeError: Something is of another type.
     """
+    check_split("extract_interactions", noise, 1)
     if not isinstance(draws, int) or draws < 0 or draws == 1:
         fix = "One draw has no spread: ask for 2 or more, or 0 for none."
         raise ValueError(explain("extract_interactions", "draws of 0 or at least 2", draws, fix))
@@ -90,8 +91,6 @@ def extract_interactions(
     generator = torch.Generator().manual_seed(_whole(seed))
     start = time.perf_counter()
     players = grid_players(3, 4) if players is None else players
-    if isinstance(players, Players):  # anything else is refused by the game
-        check_split("extract_interactions", noise, min(players.count, max_players))
     played: dict[str, Any] = {
         "score": score,
         "baseline": baseline,
@@ -106,6 +105,7 @@ def extract_interactions(
     }
     loaded = model if isinstance(model, LoadedModel) else None
     game = ImageGame(model, image, players, target=target, **played)
+    check_split("extract_interactions", noise, min(game.count, max_players))
     result = game.play(checkpoint=checkpoint, **how)
     forwards, split = result.forwards, None
     if draws:

@@ -153,7 +153,6 @@ def test_half_precision_makes_false_effects_of_high_order_and_the_floor_shows_th
         (TypeError, r"as noise, got 'a'", {"noise": "a"}),
         (ValueError, r"draws of 0 or at least 2, got 2.5", {"draws": 2.5}),
         (TypeError, r"whole number as seed, got 'a'", {"seed": "a", "draws": 2}),
-        (ValueError, r"at most 20 players, got 21", {"players": grid_players(3, 7), "max_players": 21}),
     ],
 )
 def test_what_can_be_refused_before_the_first_forward_is(
@@ -165,3 +164,11 @@ def test_what_can_be_refused_before_the_first_forward_is(
 
     with pytest.raises(error, match=words):
         extract_interactions(Unasked().eval(), torch.zeros(3, 16, 16), **options)
+
+
+def test_more_players_than_can_be_split_are_refused_before_they_are_played(net: Net) -> None:
+    asked = []
+    net.register_forward_hook(lambda *_: asked.append(1))
+    with pytest.raises(ValueError, match=r"at most 20 players, got 21"):
+        extract_interactions(net, torch.zeros(3, 24, 24), grid_players(3, 7), max_players=21)
+    assert len(asked) == 1

@@ -153,7 +153,7 @@ def test_the_summary_says_what_was_found_and_what_is_missing() -> None:
         "Interactions of tabby in net: 6 of 62 are salient (5 % of the largest), n = 5.",
         "  AND(player 1; player 2) +3",
         "v(all) = 3, v(none) = -1.5; the salient ones rebuild all 32 scores with a relative error of 0.",
-        "Sum of |I|: 7, no split has one that is more than 0.1 % smaller",
+        "Sum of |I|: 7; no split has one that is more than 0.1 % smaller",
         "has not converged",
     ):
         assert words in text
