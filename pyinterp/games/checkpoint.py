@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping
 from os import PathLike
@@ -15,6 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pyinterp.errors import explain
+from pyinterp.games.files import replace_file
 
 FORMAT = "pyinterp.game.1"
 EVERY = 30.0  # seconds between two writes
@@ -66,15 +66,7 @@ class Scores:
             return
         told = {"format": FORMAT, "identity": json.dumps(self._identity)}
         packed = save({"values": self.values, "done": self.done}, told)
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            draft.write_bytes(packed)
-            os.replace(draft, self._path)
-        except OSError as error:
-            fix = "Choose a file in a folder that exists and has room."
-            raise OSError(explain("checkpoint", f"to write {self._path}", error, fix)) from error
-        finally:
-            draft.unlink(missing_ok=True)
+        replace_file("checkpoint", self._path, packed)
         self._written = time.monotonic()
 
     def _read(self, path: Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
+from pyinterp.games.players import Players
 from pyinterp.models.graph import logits_of
 from pyinterp.ops.mask_inputs import KEPT, MASKED
 
@@ -147,6 +148,26 @@ def find_tokens(model: nn.Module, x: Tensor) -> Tokens:
         if (moved > 1e-3 * moved.max()).nonzero().flatten().tolist() != [prefix + place]:
             raise _no_tokens(f"patches that reach other tokens than their own in front of {block!r}")
     return Tokens(block, prefix, (rows, columns))
+
+
+def lay(players: Players, tokens: Tokens, shape: tuple[int, ...]) -> Tensor:
+    """(H, W) the player of each pixel; the cells of a grid are made of whole patches.
+
+    Raises:
+        ValueError: The map is of another size, or the grid has more rows or columns than there are patches.
+    """
+    if not players.stretch:
+        return players.over(shape)
+    rows, columns = tokens.grid
+    try:
+        patches = players.over(tokens.grid)
+    except ValueError as error:
+        cells = " x ".join(map(str, players.map.shape))
+        fix = "Use fewer players or a larger box, or masking='replace'."
+        wanted = f"a grid whose cells hold at least one of {rows} x {columns} patches each"
+        raise ValueError(explain("masking='drop'", wanted, f"{cells} cells", fix)) from error
+    tall, wide = shape[0] // rows, shape[1] // columns
+    return patches.repeat_interleave(tall, 0).repeat_interleave(wide, 1)
 
 
 def owners(tokens: Tokens, players: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
+from pyinterp.games.checks import require_batch_size
 from pyinterp.games.memory import free_bytes, held_bytes, is_out_of_memory
 
 Worker = Callable[[Tensor], Tensor]
@@ -50,8 +51,7 @@ class Evaluation:
         device: torch.device,
         batch_size: int | None = None,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(explain("batch_size", "at least 1", batch_size, "Or leave it out: it is found."))
+        require_batch_size(batch_size)
         self.batch_size = batch_size
         self.workers, self.device = workers, device
         self._codes, self._keep = codes, keep

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
+from pyinterp.games.checks import require_tensor
 from pyinterp.games.forward import Forward, MaskedForward, place_of
 from pyinterp.games.identity import tensor_digest
 from pyinterp.games.network import NetworkGame, as_module
-from pyinterp.games.players import Players, feature_players
+from pyinterp.games.players import Players, feature_players, require_players
 from pyinterp.games.scores import Score
 
 
@@ -46,6 +47,9 @@ class FeatureGame(NetworkGame):
     ) -> None:
         network = as_module("FeatureGame", model)
         device, dtype = place_of(network)
+        for value in (x, baseline):
+            fix = "torch.as_tensor makes one of an array or a list."
+            require_tensor("FeatureGame", "x and baseline as tensors (D,)", value, fix)
         if x.dim() != 1 or baseline.shape != x.shape:
             got = f"{tuple(x.shape)} and {tuple(baseline.shape)}"
             fix = "Pass one row of the table, and one number per column as the baseline."
@@ -53,12 +57,15 @@ class FeatureGame(NetworkGame):
         self.x, self.baseline = (value.detach().to(device, dtype) for value in (x, baseline))
         if not (self.x.isfinite().all() and self.baseline.isfinite().all()):
             raise ValueError(explain("FeatureGame", "finite features", "NaN or infinity", "Fill them in."))
-        players = players or feature_players([f"column {i}" for i in range(len(x))])
+        if players is None:
+            players = feature_players([f"column {i}" for i in range(len(x))])
+        players = require_players("FeatureGame", players, "feature_players(names)")
         self._map = players.over(tuple(x.shape))
         super().__init__(
             players.names,
             network,
             lambda own: own(self.x[None]),
+            given=f"a row of shape {tuple(self.x[None].shape)}",
             target=target,
             score=score,
             allow_tf32=allow_tf32,

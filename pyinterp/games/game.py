@@ -15,11 +15,13 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.games.checkpoint import Scores
+from pyinterp.games.checks import require_batch_size
 from pyinterp.games.evaluate import Evaluation, Worker, evaluate_in_batches
 from pyinterp.games.identity import digest_of
 from pyinterp.games.memory import free_bytes
 from pyinterp.games.noise import Noise, measure_noise
 from pyinterp.games.progress import Progress, Ticker
+from pyinterp.games.scores import checked_scores
 from pyinterp.games.values import GameValues
 from pyinterp.ops.mask_inputs import MOST_PLAYERS
 
@@ -47,7 +49,10 @@ class Game(ABC):
     def __init__(self, names: Sequence[str]) -> None:
         if not 1 <= len(names) <= MOST_PLAYERS:
             fix = "Choose the most relevant parts with relevant_players, or make larger parts."
-            raise ValueError(explain("Game", f"1 to {MOST_PLAYERS} players", len(names), fix))
+            got = str(len(names))
+            if names:
+                got += f", which would take 2^{len(names)} = {2.0 ** len(names):.3g} forwards"
+            raise ValueError(explain("Game", f"1 to {MOST_PLAYERS} players", got, fix))
         self.names = tuple(names)
 
     @property
@@ -86,7 +91,9 @@ class Game(ABC):
 
         Raises:
             ValueError: Too many players (it says how many forwards and bytes, how long, and what to do instead); NaN or
-                infinite scores (it says of which subsets); a checkpoint that is damaged or of another game.
+                infinite scores (it says of which subsets), or not one for each; a checkpoint that is damaged or of
+                another game; no such device.
+            TypeError: `batch_size` or `progress` is something else.
             MemoryError: There is too little memory for one subset.
         """
         with self._settings():
@@ -119,6 +126,7 @@ class Game(ABC):
 
         Raises:
             ValueError: As `values`.
+            TypeError: As `values`.
             MemoryError: As `values`.
         """
         if noise_samples < 2:
@@ -184,7 +192,14 @@ class Game(ABC):
         if devices is not None:
             fix = "Leave devices out, or play an ImageGame, a TextGame or a FeatureGame."
             raise ValueError(explain("devices", "a game of a network", type(self).__qualname__, fix))
-        return [lambda codes: self.evaluate(codes.to(self.device))]
+        name = f"{type(self).__qualname__}.evaluate"
+        fix = "Return torch.stack or torch.tensor of the scores of all these subsets."
+
+        def work(codes: Tensor) -> Tensor:
+            scores = self.evaluate(codes.to(self.device))
+            return checked_scores(name, "subset", scores, len(codes), fix)
+
+        return [work]
 
     def _precise(self) -> Worker | str:
         """An evaluator in higher precision, or in words why there is none; "" if there is no need."""
@@ -209,6 +224,7 @@ class Game(ABC):
         progress: Progress,
     ) -> tuple[Scores, Evaluation]:
         """All scores, and how they were evaluated."""
+        require_batch_size(batch_size)
         self._require_feasible(max_players)
         order = self._order()
         identity = {} if checkpoint is None else self.identity()
@@ -260,12 +276,14 @@ class Game(ABC):
         total = 2**self.count
         size = total * (self.dtype.itemsize + 9)  # a score, a flag and a code each
         free = free_bytes(torch.device("cpu"))
-        if self.count <= max_players and (free is None or size < free):
+        fits = free is None or size < free
+        if self.count <= max_players and fits:
             return
-        codes = torch.randint(total, (8,), generator=torch.Generator().manual_seed(0)).to(self.device)
-        self.evaluate(codes)
+        codes = torch.randint(total, (8,), generator=torch.Generator().manual_seed(0))
+        (worker,) = self._workers(None, 1)
+        worker(codes)
         start = time.perf_counter()
-        self.evaluate(codes).cpu()
+        worker(codes).cpu()
         seconds = (time.perf_counter() - start) / len(codes) * total
         limit = (
             f"at most {max_players} players" if self.count > max_players else "scores that fit into memory"
@@ -273,8 +291,10 @@ class Game(ABC):
         got = f"{self.count} players: {total:,} forwards, about {_duration(seconds)}, and {_bytes(size)} for the scores"
         fix = (
             "Use fewer players, for example the most relevant ones (relevant_players), or as_shapiq() with one of "
-            f"shapiq's approximators. max_players={self.count} insists."
+            "shapiq's approximators."
         )
+        if fits:
+            fix += f" max_players={self.count} insists."
         raise ValueError(explain("games", limit, got, fix))
 
 

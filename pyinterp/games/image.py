@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
-from pyinterp.games.drop import DropForward, check_drop, find_tokens, owners
+from pyinterp.games.drop import DropForward, check_drop, find_tokens, lay, owners
 from pyinterp.games.forward import (
     Forward,
     MaskedForward,
@@ -23,8 +23,8 @@ from pyinterp.games.forward import (
 from pyinterp.games.identity import tensor_digest
 from pyinterp.games.masking import Baseline, make_baseline
 from pyinterp.games.memory import is_out_of_memory
-from pyinterp.games.network import NetworkGame, as_module
-from pyinterp.games.players import Players
+from pyinterp.games.network import NetworkGame, as_module, in_one_line
+from pyinterp.games.players import Players, require_players
 from pyinterp.games.prefix import SharedPrefix
 from pyinterp.games.scores import Score
 from pyinterp.models import LoadedModel, load_images
@@ -50,14 +50,20 @@ class ImageGame(NetworkGame):
         baseline: What stands for an absent player: "zero", "mean", "blur", or a tensor; see `make_baseline`.
         masking: "replace" paints absent players over with the baseline. "drop" removes their tokens in front of the
             first block of a vision transformer, which has no baseline and is another game, at about half the cost.
+            The borders of `grid_players` then follow the patches; other players must own whole patches.
         allow_tf32: Let GPUs round float32 products to TF32. An error in v(S) grows by 2^(|S|/2) in interactions.
         shared_prefix: Where plain forwards would take half a minute or more, compute what subsets share in the first
-            layers once, if that pays; equal within float rounding. See `pyinterp.games.prefix`.
+            layers once, if that pays; equal within float rounding. See `pyinterp.games.prefix`. Not in float16 and
+            bfloat16, where sums in another order would differ by up to 4e-2.
+
+    Attributes:
+        image: (C, H, W), as the model gets it.
+        player_map: (H, W) int64 on the CPU, the player of each pixel; see `Players`.
 
     Raises:
-        ValueError: The players do not fit the image, there is no such class, score, baseline or masking, the model is
-            in train mode or its answer is not finite; or, for "drop", it has no tokens that can be dropped, or a patch
-            belongs to several players.
+        ValueError: The players do not fit the image, or the image the model; there is no such class, score, baseline
+            or masking; the model is in train mode or its answer is not finite; or, for "drop", it has no tokens that
+            can be dropped, or a patch belongs to several players.
         TypeError: Something of another type.
     """
 
@@ -78,7 +84,8 @@ class ImageGame(NetworkGame):
         network = as_module("ImageGame", model.model if isinstance(model, LoadedModel) else model)
         device, dtype = place_of(network)
         self.image = _as_image(image, loaded).to(device, dtype)
-        self._map = players.over(tuple(self.image.shape[1:]))
+        players = require_players("ImageGame", players, "grid_players(3, 4)")
+        self.player_map = players.over(tuple(self.image.shape[1:]))
         if masking not in ("replace", "drop"):
             fix = 'Pass "replace", or "drop" for vision transformers.'
             raise ValueError(explain("ImageGame", "a masking by name", repr(masking), fix))
@@ -86,6 +93,7 @@ class ImageGame(NetworkGame):
             players.names,
             network,
             lambda own: own(self.image[None]),
+            given=f"an image of shape {tuple(self.image[None].shape)}",
             target=target,
             score=score,
             allow_tf32=allow_tf32,
@@ -100,7 +108,8 @@ class ImageGame(NetworkGame):
             self._baseline, self.baseline = self.image, "absent tokens"
             with full_float32(allow_tf32), plain_numerics(device):
                 tokens = find_tokens(network, self.image)
-                self._drop = (tokens.block, owners(tokens, self._map))
+                self.player_map = lay(players, tokens, tuple(self.image.shape[1:]))
+                self._drop = (tokens.block, owners(tokens, self.player_map))
                 check_drop(DropForward(network, self.image, *self._drop), self.count, self._plain)
         else:
             self._baseline = make_baseline(self.image, baseline)
@@ -111,11 +120,13 @@ class ImageGame(NetworkGame):
         image = self.image.to(device, dtype)
         if self._drop is not None:
             return DropForward(model, image, *self._drop)
-        baseline, players = self._baseline.to(device, dtype), self._map.to(device)
+        baseline, players = self._baseline.to(device, dtype), self.player_map.to(device)
         return MaskedForward(model, image, baseline, players, channels_last=is_channels_last(model))
 
     def _faster(self, model: nn.Module, plain: Forward, evaluations: int) -> Forward:
         if not isinstance(plain, MaskedForward) or not self.shared_prefix or evaluations < 2:
+            return plain
+        if plain.x.dtype in (torch.float16, torch.bfloat16):
             return plain
         device = plain.x.device
         if evaluations * _seconds(plain, device) < LONG:
@@ -123,22 +134,21 @@ class ImageGame(NetworkGame):
         try:
             with torch.autocast(device.type, enabled=False):
                 shared = SharedPrefix.build(
-                    model, plain.x, plain.baseline, self._map, evaluations=evaluations
+                    model, plain.x, plain.baseline, self.player_map, evaluations=evaluations
                 )
         except Exception as error:
-            if not is_out_of_memory(error):
-                raise
             fix = "Every subset takes a whole forward instead. shared_prefix=False asks for that."
-            warnings.warn(
-                explain("ImageGame", "memory for what subsets share", "too little of it", fix), stacklevel=2
-            )
+            wanted, got = "what subsets share to be computed once", in_one_line(error)
+            if is_out_of_memory(error):
+                wanted, got = "memory for what subsets share", "too little of it"
+            warnings.warn(explain("ImageGame", wanted, got, fix), stacklevel=2)
             return plain
         return shared or plain
 
     def _parts(self) -> Mapping[str, str]:
         return {
             "image": tensor_digest(self.image),
-            "player map": tensor_digest(self._map),
+            "player map": tensor_digest(self.player_map),
             "baseline": tensor_digest(self._baseline),
             "masking": self.masking,
         }
@@ -170,7 +180,8 @@ def _as_image(image: Any, loaded: LoadedModel | None) -> Tensor:
     """(C, H, W), finite; a float64 tensor stays one."""
     if isinstance(image, Tensor):
         batch = image[None] if image.dim() == 3 else image
-        load_images(batch)
+        channels = None if loaded is None else (loaded.input_shape[0], None, None)
+        load_images(batch, expected_shape=channels)
         found = batch.detach()
     elif loaded is None:
         fix = "Preprocess it, or pass what pyinterp.models.load returns as the model."

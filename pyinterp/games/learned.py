@@ -15,7 +15,7 @@ from pyinterp.games.forward import full_float32, is_channels_last
 from pyinterp.games.image import ImageGame
 from pyinterp.games.masking import Baseline, make_baseline
 from pyinterp.games.memory import is_out_of_memory
-from pyinterp.games.players import Players
+from pyinterp.games.players import Players, require_players
 from pyinterp.games.progress import Progress, Ticker
 from pyinterp.games.scores import Score, Scorer
 from pyinterp.models import LoadedModel
@@ -73,6 +73,7 @@ def learn_baseline(
     Source: Ren et al., "Defining and Quantifying the Emergence of Sparse Concepts in DNNs", CVPR 2023, where every
     pixel has its own value and the rate is 1e-3.
     """
+    players = require_players("learn_baseline", players, "grid_players(3, 4)")
     if players.count > MOST_LEARNED:
         got = f"{players.count}, which take {(2 * steps + 1) * 2**players.count:,} forwards"
         fix = "Use fewer players, for example the most relevant ones (relevant_players)."

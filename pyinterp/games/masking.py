@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyinterp.errors import explain
+from pyinterp.games.checks import require_tensor
 
 Baseline = str | Tensor
 
@@ -31,7 +32,7 @@ def make_baseline(image: Tensor, baseline: Baseline = "zero") -> Tensor:
 
     Raises:
         ValueError: An unknown name, a tensor of another shape, NaN or infinite values.
-        TypeError: `image` is no float tensor.
+        TypeError: `image` is no float tensor, or `baseline` neither a name nor a tensor.
     """
     _check_image("make_baseline", image)
     if isinstance(baseline, str):
@@ -43,6 +44,8 @@ def make_baseline(image: Tensor, baseline: Baseline = "zero") -> Tensor:
             return _blur(image, BLUR * max(image.shape[1:]))
         fix = 'Pass "zero", "mean", "blur" or a tensor.'
         raise ValueError(explain("make_baseline", "a baseline by name", repr(baseline), fix))
+    fix = 'Pass "zero", "mean", "blur" or a tensor (torch.from_numpy makes one of an array).'
+    require_tensor("make_baseline", "a baseline by name or as a tensor", baseline, fix)
     given = baseline.detach().to(image.device, image.dtype)
     if tuple(given.shape) == tuple(image.shape[:1]):
         given = given[:, None, None]

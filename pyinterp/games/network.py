@@ -15,6 +15,7 @@ from pyinterp.games.evaluate import Worker
 from pyinterp.games.forward import Forward, full_float32, place_of, plain_numerics, replica
 from pyinterp.games.game import Device, Game
 from pyinterp.games.identity import model_digest
+from pyinterp.games.memory import is_out_of_memory
 from pyinterp.games.scores import Score, Scorer, make_scorer
 from pyinterp.models.graph import logits_of, require_eval
 
@@ -28,6 +29,7 @@ class NetworkGame(Game):
         names: Of the players.
         model: In eval mode; it is never changed.
         answer: The model's answer on the whole input, a batch of one, given the model.
+        given: This input in words, for errors.
         target: See `Scorer`; None is the predicted class.
         score: See `Scorer`.
         allow_tf32: Let GPUs round float32 products to TF32.
@@ -44,6 +46,7 @@ class NetworkGame(Game):
         model: nn.Module,
         answer: Callable[[nn.Module], Any],
         *,
+        given: str,
         target: int | None,
         score: Score,
         allow_tf32: bool,
@@ -55,7 +58,7 @@ class NetworkGame(Game):
         self.dtype = torch.promote_types(place, torch.float32)
         self._place, self._class_names = place, tuple(classes)
         with full_float32(allow_tf32), plain_numerics(self.device):
-            self._plain = logits_of(answer(model))
+            self._plain = logits_of(self._first(answer, given))
             if not torch.isfinite(self._plain).all():
                 fix = "Check its weights and the preprocessing."
                 raise ValueError(
@@ -63,6 +66,17 @@ class NetworkGame(Game):
                 )
             self._scorer: Scorer = make_scorer(self._name, score, target, self._plain)
         self.target = self._scorer.target
+
+    def _first(self, answer: Callable[[nn.Module], Any], given: str) -> Any:
+        """The model's answer on the whole input, which shows whether the two fit."""
+        try:
+            return answer(self.model)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            got = f"{in_one_line(error)} on {given}"
+            fix = "Preprocess the input as the model expects it."
+            raise ValueError(explain(self._name, "a model that takes the input", got, fix)) from error
 
     @abstractmethod
     def _forward(self, model: nn.Module) -> Forward:
@@ -116,15 +130,25 @@ class NetworkGame(Game):
     def _workers(self, devices: Sequence[Device] | None, evaluations: int) -> list[Worker]:
         if devices is None:
             return [self._worker(self.model, evaluations)]
-        if not devices or isinstance(devices, str):
+        if not isinstance(devices, Sequence) or not devices or isinstance(devices, str):
             fix = 'For example devices=["cuda:0", "cuda:1"], or leave it out.'
             raise ValueError(explain("devices", "a list of devices", repr(devices), fix))
         found: list[Worker] = []
-        for device in map(torch.device, devices):
-            own = not found and device == self.device
-            model = self.model if own else replica(self.model, device=device)
+        for device in devices:
+            own = not found and str(device) == str(self.device)
+            model = self.model if own else self._copy_on(device)
             found.append(self._worker(model, evaluations // len(devices)))
         return found
+
+    def _copy_on(self, device: Device) -> nn.Module:
+        try:
+            return replica(self.model, device=torch.device(device))
+        except Exception as error:  # no such device, none in this machine, torch built without it
+            if is_out_of_memory(error):
+                raise
+            fix = 'For example devices=["cuda:0", "cuda:1"], or leave it out.'
+            got = f"{device!r} ({in_one_line(error)})"
+            raise ValueError(explain("devices", "devices that hold a copy of the model", got, fix)) from error
 
     def _precise(self) -> Worker | str:
         if self._place not in _WIDER:
@@ -132,7 +156,7 @@ class NetworkGame(Game):
         try:
             return self._worker(replica(self.model, dtype=_WIDER[self._place]))
         except Exception as error:  # a model that can't be copied, a device without float64
-            return f"{type(error).__name__}: {error}".splitlines()[0]
+            return in_one_line(error)
 
     def _played(self) -> dict[str, Any]:
         names = self._class_names
@@ -143,6 +167,11 @@ class NetworkGame(Game):
             "score": self._scorer.name,
             "precision": self._precision,
         }
+
+
+def in_one_line(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def as_module(where: str, model: Any) -> nn.Module:

@@ -6,13 +6,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
-from pyinterp.ops.mask_inputs import KEPT, MASKED, MOST_PLAYERS
+from pyinterp.ops.mask_inputs import KEPT, MASKED
 
 Background = Literal["keep", "mask"]
 Box = tuple[float, float, float, float]
@@ -113,15 +113,21 @@ class Players:
         return Players(table[self.map], names, self.stretch, self.box, self.outside)
 
 
-def check_playable(where: str, players: Players) -> None:
-    """Refuse more players than the bits of a code.
+def require_players(where: str, players: Any, instead: str) -> Players:
+    """What a game was given as its players.
+
+    Args:
+        where: The game.
+        players: Anything.
+        instead: What makes players for this game, e.g. ``"grid_players(3, 4)"``.
 
     Raises:
-        ValueError: There are more than 62.
+        TypeError: They are something else.
     """
-    if players.count > MOST_PLAYERS:
-        fix = "Choose the most relevant ones with relevant_players, or make larger parts."
-        raise ValueError(explain(where, f"at most {MOST_PLAYERS} players", players.count, fix))
+    if not isinstance(players, Players):
+        fix = f"Pass what {instead} returns."
+        raise TypeError(explain(where, "players", type(players).__name__, fix))
+    return players
 
 
 def grid_players(rows: int, cols: int, *, box: Box | None = None, background: Background = "keep") -> Players:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pyinterp.games.checks import require_progress
+
 Progress = bool | Callable[[Mapping[str, Any]], None] | None
 
 
@@ -18,9 +20,13 @@ class Ticker:
             gets {"done", "total", "seconds"} after every batch.
         total: Subsets in all.
         done: How many of them are there already.
+
+    Raises:
+        TypeError: `progress` is something else.
     """
 
     def __init__(self, progress: Progress, total: int, done: int) -> None:
+        require_progress(progress)
         self._done, self._total = done, total
         self._start = time.perf_counter()
         self._call = progress if callable(progress) else None

@@ -10,7 +10,7 @@ from torch import nn
 from pyinterp.errors import explain
 from pyinterp.games.image import ImageGame
 from pyinterp.games.masking import Baseline
-from pyinterp.games.players import Background, Players
+from pyinterp.games.players import Background, Players, require_players
 from pyinterp.games.scores import Score
 from pyinterp.models import LoadedModel
 from pyinterp.ops.mask_inputs import MOST_PLAYERS
@@ -48,9 +48,11 @@ def relevant_players(
 
     Raises:
         ValueError: `n` is not between 1 and the number of players; NaN or infinite scores; what `ImageGame` refuses.
+        TypeError: Something of another type.
 
     Source: occlusion (Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks", ECCV 2014).
     """
+    players = require_players("relevant_players", players, "grid_players(14, 14)")
     if not 1 <= n <= players.count:
         fix = "Ask for fewer, or make more players."
         raise ValueError(explain("relevant_players", f"1 to {players.count} of the players", n, fix))

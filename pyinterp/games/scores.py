@@ -41,7 +41,8 @@ class Scorer:
     def __call__(self, logits: Tensor) -> Tensor:
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if not isinstance(self.score, str):
-            return _checked(self.score(logits), len(logits))
+            fix = "For example score=lambda logits: logits[:, 1] - logits[:, 0]."
+            return checked_scores("score", "row of the logits", self.score(logits), len(logits), fix)
         if logits.shape[1] == 1:
             odds = logits[:, 0] if self.target == 1 else -logits[:, 0]
             return odds.sigmoid() if self.score == "probability" else odds
@@ -99,9 +100,13 @@ def _class(where: str, target: Any, logits: Tensor) -> int:
     return wanted
 
 
-def _checked(scores: Any, rows: int) -> Tensor:
+def checked_scores(where: str, each: str, scores: Any, rows: int, fix: str) -> Tensor:
+    """Scores (rows,) that somebody's own code gave, float32 or wider.
+
+    Raises:
+        ValueError: They are something else.
+    """
     if not isinstance(scores, Tensor) or tuple(scores.shape) != (rows,):
         got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else type(scores).__name__
-        fix = "For example score=lambda logits: logits[:, 1] - logits[:, 0]."
-        raise ValueError(explain("score", f"one number per row of the logits, ({rows},)", got, fix))
+        raise ValueError(explain(where, f"a tensor of one number per {each}, ({rows},)", got, fix))
     return scores.to(torch.promote_types(scores.dtype, torch.float32))

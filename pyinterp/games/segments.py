@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
+from pyinterp.games.checks import require_tensor
 from pyinterp.games.players import Players
 from pyinterp.models.packages import require
 
@@ -29,10 +30,13 @@ def segment_players(image: Tensor, n: int, *, compactness: float = 10.0) -> Play
 
     Raises:
         ValueError: `n` is below one or above the number of pixels; the image has NaN or infinite values.
+        TypeError: The image is no tensor.
         ImportError: scikit-image is missing.
 
     Source: Achanta et al., "SLIC Superpixels Compared to State-of-the-Art Superpixel Methods", TPAMI 2012.
     """
+    fix = "Pass the tensor that the game gets, for example loaded.preprocess(picture)."
+    require_tensor("segment_players", "an image tensor (C, H, W)", image, fix)
     if image.dim() != 3 or image.numel() == 0:
         fix = "Pass one image, without the axis of the batch."
         raise ValueError(explain("segment_players", "an image (C, H, W)", tuple(image.shape), fix))

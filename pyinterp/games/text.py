@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
+from pyinterp.games.checks import require_tensor
 from pyinterp.games.forward import Forward, MaskedForward, place_of
 from pyinterp.games.identity import tensor_digest
 from pyinterp.games.masking import mask_token_baseline
 from pyinterp.games.network import NetworkGame, as_module
-from pyinterp.games.players import Players, token_players
+from pyinterp.games.players import Players, require_players, token_players
 from pyinterp.games.scores import Score
 
 
@@ -59,9 +60,10 @@ class TextGame(NetworkGame):
         self.ids = encoded["input_ids"][0].to(device)
         self._others = {name: value[0] for name, value in encoded.items() if name != "input_ids"}
         self.tokens = tuple(tokenizer.convert_ids_to_tokens(self.ids.tolist()))
-        chosen = (
-            players if isinstance(players, Players) else _players(players, encoded, tokenizer, self.tokens)
-        )
+        if isinstance(players, str):
+            chosen = _players(players, encoded, tokenizer, self.tokens)
+        else:
+            chosen = require_players("TextGame", players, 'token_players(tokens), or "words" or "tokens"')
         self._map = chosen.over(tuple(self.ids.shape))
         self.baseline = baseline if isinstance(baseline, str) else "given"
         self._baseline = _baseline(baseline, self.ids, tokenizer)
@@ -73,6 +75,7 @@ class TextGame(NetworkGame):
                 input_ids=self.ids[None],
                 **{name: value[None].to(device) for name, value in self._others.items()},
             ),
+            given=f"{len(self.ids)} tokens",
             target=target,
             score=score,
             allow_tf32=allow_tf32,
@@ -119,6 +122,8 @@ def _baseline(baseline: Tensor | str, ids: Tensor, tokenizer: Any) -> Tensor:
             fix = 'Pass "mask_token" or a tensor of token ids.'
             raise ValueError(explain("TextGame", "a baseline by name", repr(baseline), fix))
         return mask_token_baseline(ids, tokenizer)
+    fix = 'Pass "mask_token" or a tensor of token ids.'
+    require_tensor("TextGame", "a baseline by name or as a tensor", baseline, fix)
     if baseline.shape != ids.shape or baseline.dtype != torch.int64:
         got = f"{baseline.dtype} {tuple(baseline.shape)}"
         fix = "Give one token id per token of the sentence."

@@ -8,10 +8,11 @@ from os import PathLike
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pyinterp.errors import explain
+from pyinterp.games.files import replace_file
 
 FORMAT = "pyinterp.values.1"
 
@@ -81,19 +82,11 @@ class GameValues:
         Raises:
             OSError: It can't be written.
         """
-        target = Path(path)
         plain = asdict(replace(self, values=self.values.new_empty(0)))
         del plain["values"]
-        draft = target.with_name(f".{target.name}.draft")
-        try:
-            told = {"format": FORMAT, "plain": json.dumps(plain)}
-            save_file({"values": self.values.cpu().contiguous()}, draft, told)
-            draft.replace(target)
-        except (OSError, SafetensorError) as error:
-            fix = "Choose a file in a folder that exists and has room."
-            raise OSError(explain("GameValues.save", f"to write {target}", error, fix)) from error
-        finally:
-            draft.unlink(missing_ok=True)
+        told = {"format": FORMAT, "plain": json.dumps(plain)}
+        packed = save({"values": self.values.cpu().contiguous()}, told)
+        replace_file("GameValues.save", Path(path), packed)
 
     @staticmethod
     def load(path: str | PathLike[str]) -> GameValues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from pyinterp.games import ImageGame, grid_players
 from pyinterp.games import checkpoint as checkpoints
 from pyinterp.games.checkpoint import Scores
+from pyinterp.games.files import replace_file
 
 GRID = grid_players(2, 3)
 
@@ -90,6 +92,35 @@ def test_the_file_is_written_every_now_and_then(tmp_path: Path, monkeypatch: pyt
     again = Scores(8, torch.float32, {"game": "one"}, path)
     assert again.done.nonzero().flatten().tolist() == [1, 5] and float(again.values[5]) == 3.0
     assert [file.name for file in tmp_path.iterdir()] == ["game"]
+
+
+def test_many_writers_of_one_file(tmp_path: Path) -> None:
+    path, sizes, errors = tmp_path / "game", [1 << 10, 1 << 20], []
+
+    def write(size: int) -> None:
+        try:
+            for _ in range(50):
+                replace_file("save", path, size.to_bytes(4, "little") * (size // 4))
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(size,)) for size in 2 * sizes]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if path.exists():
+            content = path.read_bytes()
+            assert content == content[:4] * (int.from_bytes(content[:4], "little") // 4)
+    assert not errors and [file.name for file in tmp_path.iterdir()] == ["game"]
+
+
+def test_values_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
+    played = ImageGame(convnet(), image(), GRID).play(noise_samples=2)
+    (tmp_path / "folder").mkdir()
+    for target in (tmp_path / "folder", tmp_path / "no" / "values"):
+        with pytest.raises(OSError, match=r"GameValues\.save: expected to write"):
+            played.save(target)
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_nan_in_the_middle_loses_nothing(tmp_path: Path) -> None:

@@ -92,6 +92,30 @@ def test_subsets_are_the_tokens_fed_by_hand(
     torch.testing.assert_close(game.evaluate(mixed), torch.tensor(wanted)[mixed], rtol=1e-4, atol=1e-5)
 
 
+def test_the_borders_of_a_grid_follow_the_patches() -> None:
+    model, x = timm_vit(), image()
+    for players, of_patches in (
+        (grid_players(3, 2), [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [4, 4, 5, 5]]),
+        (
+            grid_players(1, 2, box=(0.3, 0.2, 0.8, 0.7), background="mask"),
+            [[-2] * 4, [-2, 0, 1, -2], [-2, 0, 1, -2], [-2] * 4],
+        ),
+    ):
+        game = ImageGame(model, x, players, target=2, score="logit", masking="drop")
+        owner = torch.tensor(of_patches)
+        pixels = [[of_patches[row // PATCH][col // PATCH] for col in range(SIZE)] for row in range(SIZE)]
+        assert game.player_map.tolist() == pixels
+        wanted = []
+        for code in range(2**players.count):
+            shown = torch.isin(owner.flatten(), torch.tensor(players_of(code, players.count)))
+            keep = [0, *(1 + i for i in shown.nonzero().flatten().tolist())]
+            with torch.no_grad():
+                wanted.append(float(feed_timm(model, x, keep)[0, 2]))
+        torch.testing.assert_close(game.values(), torch.tensor(wanted), rtol=1e-4, atol=1e-5)
+        plain = ImageGame(model, x, players, target=2)
+        assert plain.player_map.tolist() == players.over((SIZE, SIZE)).tolist() != pixels
+
+
 @pytest.mark.parametrize(("build", "feed", "prefix"), FAMILIES)
 def test_all_players_are_the_plain_forward(build: Callable[[], nn.Module], feed: Any, prefix: int) -> None:
     model, x = build(), image()
@@ -182,6 +206,8 @@ def test_networks_without_tokens_to_drop_are_refused(build: Callable[[], nn.Modu
 def test_players_own_whole_patches() -> None:
     with pytest.raises(ValueError, match="players that own whole patches, got 3 of 16"):
         ImageGame(timm_vit(), image(), box_players([(0, 0, 6, 6)], size=(SIZE, SIZE)), masking="drop")
+    with pytest.raises(ValueError, match="at least one of 4 x 4 patches each, got 5 x 1 cells"):
+        ImageGame(timm_vit(), image(), grid_players(5, 1), masking="drop")
     with pytest.raises(ValueError, match="no baseline, got one"):
         ImageGame(timm_vit(), image(), GRID, masking="drop", baseline="mean")
 

@@ -223,11 +223,16 @@ def test_too_many_players_are_refused_with_the_price() -> None:
     assert "relevant_players" in str(caught.value) and "as_shapiq()" in str(caught.value)
     with pytest.raises(ValueError, match="at most 4 players"):
         ImageGame(convnet(), image(), GRID).values(max_players=4)
+    assert "max_players=25 insists" in str(caught.value)
     huge = Counting([f"p{i}" for i in range(60)])
-    with pytest.raises(ValueError, match="fit into memory"):
-        huge.values(max_players=60)
+    for most in (20, 60):
+        with pytest.raises(ValueError, match=r"at most 20 players|fit into memory") as caught:
+            huge.values(max_players=most)
+        assert "insists" not in str(caught.value)
     with pytest.raises(ValueError, match="1 to 62 players, got 63"):
         Counting([f"p{i}" for i in range(63)])
+    with pytest.raises(ValueError, match=r"got 81, which would take 2\^81 = 2\.42e\+24 forwards"):
+        ImageGame(convnet(), image(), grid_players(9, 9))
 
 
 @pytest.mark.parametrize(

@@ -149,13 +149,47 @@ def test_a_network_without_a_graph_is_played_as_it_is(monkeypatch: pytest.Monkey
     torch.testing.assert_close(values, ImageGame(convnet(), image(), GRID, target=1).values())
 
 
-def test_tables_that_do_not_fit_are_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object, **options: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "memory for what subsets share",
+        ),
+        (KeyError("attn"), "what subsets share to be computed once, got KeyError: 'attn'. Every subset"),
+    ],
+)
+def test_tables_that_cannot_be_built_are_done_without(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise error
 
     monkeypatch.setattr(images, "LONG", 0.0)
-    monkeypatch.setattr(SharedPrefix, "build", full)
+    monkeypatch.setattr(SharedPrefix, "build", fail)
     game = ImageGame(convnet(), image(), GRID, target=1)
-    with pytest.warns(UserWarning, match="memory for what subsets share"):
+    with pytest.warns(UserWarning, match=words) as caught:
         values = game.values()
+    assert len(caught) == 1
     assert torch.allclose(values, game.evaluate(torch.arange(64)), atol=1e-5)
+
+
+def test_ctrl_c_ends_the_building_of_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "LONG", 0.0)
+    monkeypatch.setattr(SharedPrefix, "build", stop)
+    with pytest.raises(KeyboardInterrupt):
+        ImageGame(convnet(), image(), GRID).values()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_shares_nothing(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    built: list[object] = []
+    monkeypatch.setattr(images, "LONG", 0.0)
+    monkeypatch.setattr(SharedPrefix, "build", lambda *args, **options: built.append(args))
+    ImageGame(convnet().to(dtype), image(), GRID, target=1).values()
+    assert not built
+    ImageGame(convnet(), image(), GRID, target=1).values()
+    assert len(built) == 1
