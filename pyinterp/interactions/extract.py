@@ -137,7 +137,7 @@ def extract_interactions(
         weights_digest=model_digest(game.model),
         forwards=forwards,
     )
-    return replace(found, seconds=time.perf_counter() - start)
+    return replace(found, player_map=game.player_map, seconds=time.perf_counter() - start)
 
 
 def interactions_from_values(

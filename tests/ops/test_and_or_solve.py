@@ -124,3 +124,37 @@ V, B = torch.zeros(2, 8, dtype=torch.float64), torch.zeros(2, dtype=torch.float6
 def test_bad_input(error: type[Exception], words: str, call: object) -> None:
     with pytest.raises(error, match=words):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n", [10, 14])
+def test_a_gpu_proves_the_same_optimum_within_and_beyond_shared_memory(n: int) -> None:
+    values = games(2, n, "cpu")
+    ours = and_or_solve(values.cuda(), bounds(values, 0.2).cuda(), max_iterations=500)[2].cpu()
+    wanted = and_or_solve(values, bounds(values, 0.2), max_iterations=500)[2]
+    assert (ours[:, 1] <= wanted[:, 0]).all() and (wanted[:, 1] <= ours[:, 0]).all()
+
+
+@pytest.mark.gpu
+def test_a_gpu_replays_it_without_a_sync() -> None:
+    values = games(2, 6, "cuda")
+    bound = bounds(values, 0.1)
+    wanted = and_or_solve(values, bound)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        and_or_solve(values, bound)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    stream, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
+    static = values.clone()
+    with torch.cuda.stream(stream):
+        and_or_solve(static, bound)
+        with torch.cuda.graph(graph, stream=stream):
+            found = and_or_solve(static, bound)
+    static.zero_()
+    static.copy_(values)
+    graph.replay()
+    torch.cuda.synchronize()
+    for got, want in zip(found, wanted, strict=True):
+        assert torch.equal(got, want)
