@@ -39,11 +39,11 @@ def chain_blocks(chain: Chain, page: Page) -> list[Block]:
             fragment("chain.html", "fidelity", _fidelity(chain)),
         ),
         Block("layers", "What is kept, layer by layer", fragment("chain.html", "layers", _layers(chain))),
-        Block("run", "How it was found", fragment("chain.html", "curves", _curves(chain)), late=True),
+        Block("run", "How it was found", fragment("shared.html", "charts", _curves(chain)), late=True),
         Block(
             "settings",
             "Settings and provenance",
-            fragment("chain.html", "settings", _settings(chain)),
+            fragment("shared.html", "settings", _settings(chain)),
             late=True,
         ),
     ]
@@ -306,7 +306,7 @@ def _curves(chain: Chain) -> dict[str, Any]:
         figures.append({"caption": "What each size costs, along the search", "svg": chart})
     seconds = f" in {number(history['seconds'][-1])} seconds" if history.get("seconds") else ""
     text = f"{int(steps[-1]):,} steps{seconds}." if steps else "No step was recorded."
-    return {"curves": figures, "curves_text": text}
+    return {"figures": figures, "text": text}
 
 
 def _phases(history: Mapping[str, list[Any]]) -> list[tuple[float, str]]:

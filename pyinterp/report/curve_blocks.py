@@ -15,7 +15,7 @@ ENOUGH = 0.9
 
 def curve_blocks(curve: SufficiencyCurve, page: Page) -> list[Block]:
     """The section for one curve."""
-    html = fragment("chain.html", "curves", _charts(curve))
+    html = fragment("shared.html", "charts", _charts(curve))
     return [Block("sufficiency", "How few of its units are enough", html)]
 
 
@@ -44,4 +44,4 @@ def _charts(curve: SufficiencyCurve) -> dict[str, Any]:
             f" {percent(enough[0])} of the chain's units already agree with the full network on at least "
             f"{percent(ENOUGH)} of the images."
         )
-    return {"curves": figures, "curves_text": text}
+    return {"figures": figures, "text": text}

@@ -29,7 +29,7 @@ NAMED = 72  # letters
 def interactions_blocks(found: Interactions, page: Page) -> list[Block]:
     """The sections for the interactions of one input."""
     salient = found.salient(threshold=SALIENT)
-    part = partial(fragment, "interactions.html")
+    part, both = partial(fragment, "interactions.html"), partial(fragment, "shared.html")
     blocks = [
         Block("answer", "The answer", part("answer", _answer(found, salient, page))),
         Block("players", "Who plays", part("players", _players(found))),
@@ -38,8 +38,8 @@ def interactions_blocks(found: Interactions, page: Page) -> list[Block]:
         blocks.append(Block("effects", "The strongest interactions", part("effects", _effects(found))))
     return [
         *blocks,
-        Block("strengths", "How few are enough", part("strengths", _strengths(found, salient))),
-        Block("settings", "Settings and provenance", part("settings", _settings(found)), late=True),
+        Block("strengths", "How few are enough", both("charts", _strengths(found, salient))),
+        Block("settings", "Settings and provenance", both("settings", _settings(found)), late=True),
     ]
 
 
@@ -225,7 +225,7 @@ def _strengths(found: Interactions, salient: list[Effect]) -> dict[str, Any]:
         {"caption": "Strength by order", "svg": order_chart},
         {"caption": "Score by how much is visible", "svg": _scores_chart(found)},
     ]
-    return {"strengths_text": text, "figures": figures}
+    return {"figures": figures, "text": text}
 
 
 def _scores_chart(found: Interactions) -> Any:
