@@ -370,7 +370,7 @@ struct AndOrSolver {
             }
           }
         }
-        const double length = length_of_move(all);
+        const double length = length_of_move(all);  // restarts as in _and_or.py
         if (since == 0) {
           first = length;
         } else if (
