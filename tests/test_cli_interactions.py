@@ -122,7 +122,7 @@ def test_a_file_that_is_no_image_is_named(photo: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("grid", "said"), [("9x9", "got 81."), ("3x7", "got 21 players: 2,097,152 forwards")]
+    ("grid", "said"), [("9x9", "got 81, which would take"), ("3x7", "got 21 players: 2,097,152 forwards")]
 )
 def test_too_many_players_are_refused_before_anything_is_promised(
     photo: Path, tmp_path: Path, grid: str, said: str
