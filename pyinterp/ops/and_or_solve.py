@@ -34,7 +34,8 @@ def _reference(
         found = solve(values[i : i + 1], bound[i : i + 1], SumOfSizes(), tolerance, max_iterations)
         and_[i], or_[i] = found.effects[:, 0]
         and_[i, 0] = values[i, 0]
-        report[i] = torch.tensor([found.objective, found.lower_bound, float(found.iterations)])
+        numbers = [found.objective, found.lower_bound, float(found.iterations)]
+        report[i] = torch.tensor(numbers, dtype=report.dtype)
     return and_, or_, report
 
 
