@@ -1,10 +1,11 @@
-"""A result on disk: safetensors for the tensors, JSON for the rest, both replaced in one go or not at all."""
+"""Results on disk: safetensors for the tensors, JSON for the rest; files are replaced in one go or not at all."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -43,12 +44,9 @@ def save_result(
     packed = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
     head = {"format": FORMAT, "tensors_sha256": hashlib.sha256(packed).hexdigest()}
     text = json.dumps({**head, **plain}, indent=1, default=_plain)
-    _replace(
-        {
-            _file(path, ".safetensors"): lambda file: file.write_bytes(packed),
-            _file(path, ".json"): lambda file: file.write_text(text, "utf-8"),
-        }
-    )
+    fix = "Free some space, make the folder or choose another folder, and save again."
+    files = {_file(path, ".safetensors"): packed, _file(path, ".json"): text.encode()}
+    replace_files(f"{kind}.save", files, fix)
 
 
 def load_result(
@@ -96,29 +94,34 @@ def _file(path: str | PathLike[str], suffix: str) -> Path:
     return Path(f"{os.fspath(path)}{suffix}")
 
 
-def _replace(files: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Write all beside their targets and move them into place last: a failure leaves older files as they are."""
+def replace_files(where: str, files: Mapping[Path, bytes], fix: str) -> None:
+    """Write all beside their targets and move them into place last: a failure leaves older files as they are.
+
+    Any number of processes and threads may write the same files.
+
+    Args:
+        where: Who writes, for the messages.
+        files: What to write, by its path.
+        fix: What to do if it can't be written.
+
+    Raises:
+        ValueError: A path is there and is no file.
+        OSError: It can't be written.
+    """
     for target in files:
         if target.exists() and not target.is_file():
-            fix = "Choose the name of new or older files."
-            raise ValueError(explain("save", "a path to a file", f"{target}, which is none", fix))
-    files = {target.resolve(): write for target, write in files.items()}
-    drafts = {target: target.with_name(f".{target.name}.{os.getpid()}") for target in files}
+            another = "Choose the name of a new or older file."
+            raise ValueError(explain(where, "a path to a file", f"{target}, which is none", another))
+    writer = f"{os.getpid()}.{threading.get_ident()}"
+    drafts = {path.resolve(): path.resolve().with_name(f".{path.name}.{writer}") for path in files}
     try:
-        for target, write in files.items():
-            write(drafts[target])
+        for draft, content in zip(drafts.values(), files.values(), strict=True):
+            draft.write_bytes(content)
         for target, draft in drafts.items():
             os.replace(draft, target)
     except OSError as error:
         names = " and ".join(map(str, files))
-        raise OSError(
-            explain(
-                "save",
-                f"to write {names}",
-                error,
-                "Free some space, make the folder or choose another folder, and save again.",
-            )
-        ) from error
+        raise OSError(explain(where, f"to write {names}", error.strerror or error, fix)) from error
     finally:
         for draft in drafts.values():
             draft.unlink(missing_ok=True)

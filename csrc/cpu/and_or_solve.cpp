@@ -1,5 +1,5 @@
 // and_or_solve on the CPU: the games among the threads, each solved by one of them.
-#include "../games.h"
+#include "../and_or_tensors.h"
 #include "for_each_isa.h"
 
 namespace pyinterp::cpu {

@@ -32,7 +32,7 @@ namespace pyinterp::baseline {
 #include "../and_or.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
-#include "serial.h"
+#include "and_or_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::baseline
 
@@ -48,7 +48,7 @@ namespace pyinterp::avx2 {
 #include "../and_or.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
-#include "serial.h"
+#include "and_or_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx2
 #pragma GCC pop_options
@@ -64,7 +64,7 @@ namespace pyinterp::avx512 {
 #include "../and_or.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
-#include "serial.h"
+#include "and_or_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx512
 #pragma GCC pop_options

@@ -1,7 +1,7 @@
 // and_or_solve on CUDA: the games among the blocks, each solved by one of them from the first iteration to the last.
 #include <algorithm>
 
-#include "../games.h"
+#include "../and_or_tensors.h"
 #include "and_or_kernel.cuh"
 #include "device.cuh"
 

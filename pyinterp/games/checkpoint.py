@@ -14,9 +14,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pyinterp.errors import explain
-from pyinterp.games.files import replace_file
+from pyinterp.storage import replace_files
 
 FORMAT = "pyinterp.game.1"
+FIX = "Choose a file in a folder that exists and has room."
 EVERY = 30.0  # seconds between two writes
 
 
@@ -66,7 +67,7 @@ class Scores:
             return
         told = {"format": FORMAT, "identity": json.dumps(self._identity)}
         packed = save({"values": self.values, "done": self.done}, told)
-        replace_file("checkpoint", self._path, packed)
+        replace_files("checkpoint", {self._path: packed}, FIX)
         self._written = time.monotonic()
 
     def _read(self, path: Path) -> None:

@@ -12,9 +12,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from pyinterp.errors import explain
-from pyinterp.games.files import replace_file
+from pyinterp.storage import replace_files
 
 FORMAT = "pyinterp.values.1"
+FIX = "Choose a file in a folder that exists and has room."
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class GameValues:
         del plain["values"]
         told = {"format": FORMAT, "plain": json.dumps(plain)}
         packed = save({"values": self.values.cpu().contiguous()}, told)
-        replace_file("GameValues.save", Path(path), packed)
+        replace_files("GameValues.save", {Path(path): packed}, FIX)
 
     @staticmethod
     def load(path: str | PathLike[str]) -> GameValues:

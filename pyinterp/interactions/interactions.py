@@ -22,7 +22,7 @@ from pyinterp.interactions.metrics import (
     rank,
     strength_by_order,
 )
-from pyinterp.interactions.subsets import subset_sizes
+from pyinterp.interactions.subsets import players_in, subset_sizes
 
 Kind = Literal["AND", "OR"]
 KINDS: tuple[Kind, Kind] = ("AND", "OR")
@@ -332,7 +332,7 @@ class Interactions:
         found = []
         for position, strength, under, bar in zip(ranked.tolist(), strengths, below, bars, strict=True):
             kind, subset = divmod(position, size)
-            members = tuple(i for i in range(self.n) if subset >> i & 1)
+            members = players_in(subset)
             names = tuple(self.player_names[i] for i in members)
             found.append(
                 Effect(KINDS[kind], names, members, strength, under, None if bar is None else tuple(bar))

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.interactions.subsets import check_values, players_in
+from pyinterp.models.packages import require
 
 if TYPE_CHECKING:
     from shapiq import InteractionValues
@@ -39,11 +40,7 @@ def to_shapiq(interactions: Tensor, index: str = "Moebius") -> InteractionValues
     if interactions.dim() != 1:
         fix = "Convert the games of a batch one by one."
         raise ValueError(explain("to_shapiq", "the numbers of one game", tuple(interactions.shape), fix))
-    try:
-        from shapiq import InteractionValues
-    except ImportError as error:
-        fix = 'Install it with: pip install "pyinterp[shapiq]".'
-        raise ImportError(explain("to_shapiq", "the package shapiq", error, fix)) from error
+    shapiq = require("shapiq", "to_shapiq")
     numbers = interactions.detach().double().cpu()
     found: dict[tuple[int, ...], float]
     if index in _PER_PLAYER:
@@ -56,7 +53,7 @@ def to_shapiq(interactions: Tensor, index: str = "Moebius") -> InteractionValues
             players_in(code): value
             for code, value in zip(codes.tolist(), numbers[codes].tolist(), strict=True)
         }
-    return InteractionValues(
+    return shapiq.InteractionValues(
         found,
         index=index,
         n_players=n,

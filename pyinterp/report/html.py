@@ -24,6 +24,7 @@ from pyinterp.report.curve_blocks import curve_blocks
 from pyinterp.report.flow_blocks import flow_blocks
 from pyinterp.report.interactions_blocks import interactions_blocks, interactions_headline
 from pyinterp.report.page import Block, Page, environment, unique
+from pyinterp.storage import replace_files
 from pyinterp.version import package_version
 
 if TYPE_CHECKING:
@@ -68,7 +69,15 @@ def write_report(
     found = (headline(result, page) for result in listed)
     heading = title or next((text for text in found if text), "What the network computes")
     html = environment().get_template("template.html").render(_frame(heading, blocks))
-    return _replace(Path(path), html)
+    target = Path(path)
+    fix = "Free some space, or choose another folder."
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        got = error.strerror or error
+        raise OSError(explain("write_report", f"to write {target}", got, fix)) from error
+    replace_files("write_report", {target: html.encode()}, fix)
+    return target
 
 
 @singledispatch
@@ -116,24 +125,3 @@ def _frame(heading: str, blocks: Sequence[Block]) -> dict[str, Any]:
         "version": package_version(),
         "written": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     }
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Write beside the target and rename, so that a full disk never leaves half a report."""
-    if path.exists() and not path.is_file():
-        fix = "Choose the name of a new or older report."
-        raise ValueError(explain("write_report", "a path to a file", f"{path}, which is none", fix))
-    target = path.resolve()
-    part = target.with_name(target.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            part.write_text(text, "utf-8", newline="\n")
-            part.replace(target)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:
-        got = error.strerror or error
-        fix = "Free some space, or choose another folder."
-        raise OSError(explain("write_report", f"to write {path}", got, fix)) from error
-    return path

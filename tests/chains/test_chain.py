@@ -274,16 +274,20 @@ def test_a_disk_that_fills_up_between_the_two_files(tmp_path: Path, monkeypatch:
     _, _, chain = example()
     chain.save(tmp_path / "chain")
     newer = dataclasses.replace(chain, message="newer", scores={n: 2 * s for n, s in chain.scores.items()})
-    plain_write = Path.write_text
+    plain_write, sizes = Path.write_bytes, []
 
-    def full(self: Path, *args: object, **options: object) -> int:
-        plain_write(self, "half of it")
+    def full_at_the_second(self: Path, content: bytes) -> int:
+        sizes.append(len(content))
+        if len(sizes) == 1:
+            return plain_write(self, content)
+        plain_write(self, content[: len(content) // 2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full_at_the_second)
     with pytest.raises(OSError, match="Free some space"):
         newer.save(tmp_path / "chain")
     monkeypatch.undo()
+    assert len(sizes) == 2
     back = Chain.load(tmp_path / "chain")
     assert back.message == ""
     assert all(torch.equal(back.scores[name], chain.scores[name]) for name in chain.scores)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyinterp.games import ImageGame, grid_players
 from pyinterp.games import checkpoint as checkpoints
 from pyinterp.games.checkpoint import Scores
-from pyinterp.games.files import replace_file
+from pyinterp.storage import replace_files
 
 GRID = grid_players(2, 3)
 
@@ -100,7 +100,7 @@ def test_many_writers_of_one_file(tmp_path: Path) -> None:
     def write(size: int) -> None:
         try:
             for _ in range(50):
-                replace_file("save", path, size.to_bytes(4, "little") * (size // 4))
+                replace_files("save", {path: size.to_bytes(4, "little") * (size // 4)}, "fix.")
         except OSError as error:
             errors.append(error)
 
@@ -117,9 +117,10 @@ def test_many_writers_of_one_file(tmp_path: Path) -> None:
 def test_values_that_cannot_be_written_leave_nothing(tmp_path: Path) -> None:
     played = ImageGame(convnet(), image(), GRID).play(noise_samples=2)
     (tmp_path / "folder").mkdir()
-    for target in (tmp_path / "folder", tmp_path / "no" / "values"):
-        with pytest.raises(OSError, match=r"GameValues\.save: expected to write"):
-            played.save(target)
+    with pytest.raises(ValueError, match=r"GameValues\.save: expected a path to a file"):
+        played.save(tmp_path / "folder")
+    with pytest.raises(OSError, match=r"GameValues\.save: expected to write"):
+        played.save(tmp_path / "no" / "values")
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
 
 

@@ -136,7 +136,7 @@ def test_an_older_report_is_replaced_whole_or_not_at_all(
         self.touch()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full_disk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_report(a_flow(), path)
     assert path.read_bytes() == before
