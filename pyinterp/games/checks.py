@@ -24,10 +24,3 @@ def require_batch_size(batch_size: Any) -> None:
         raise TypeError(explain("batch_size", "a whole number", repr(batch_size), fix))
     if batch_size < 1:
         raise ValueError(explain("batch_size", "at least 1", batch_size, fix))
-
-
-def require_progress(progress: Any) -> None:
-    """Raise TypeError unless it is None, True, False or a callable."""
-    if not (progress is None or isinstance(progress, bool) or callable(progress)):
-        fix = 'A callable gets {"done", "total", "seconds"} after every batch.'
-        raise TypeError(explain("progress", "None, True, False or a callable", repr(progress), fix))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.games.checks import require_batch_size
-from pyinterp.games.memory import free_bytes, held_bytes, is_out_of_memory
+from pyinterp.memory import free_bytes, held_bytes, is_out_of_memory
 
 Worker = Callable[[Tensor], Tensor]
 """Codes (B,) int64 on the CPU -> scores (B,) on any device."""

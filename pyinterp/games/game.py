@@ -18,12 +18,12 @@ from pyinterp.games.checkpoint import Scores
 from pyinterp.games.checks import require_batch_size
 from pyinterp.games.evaluate import Evaluation, Worker, evaluate_in_batches
 from pyinterp.games.identity import digest_of
-from pyinterp.games.memory import free_bytes
 from pyinterp.games.noise import Noise, measure_noise
-from pyinterp.games.progress import Progress, Ticker
 from pyinterp.games.scores import checked_scores
 from pyinterp.games.values import GameValues
+from pyinterp.memory import free_bytes
 from pyinterp.ops.mask_inputs import MOST_PLAYERS
+from pyinterp.progress import Progress, Ticker
 
 if TYPE_CHECKING:
     from shapiq import Game as ShapiqGame
@@ -230,7 +230,7 @@ class Game(ABC):
         identity = {} if checkpoint is None else self.identity()
         scores = Scores(len(order), self.dtype, identity, checkpoint)
         todo = order[~scores.done[order]]
-        ticker = Ticker(progress, len(order), len(order) - len(todo))
+        ticker = Ticker(progress, len(order), len(order) - len(todo), "subsets")
 
         def keep(codes: Tensor, found: Tensor) -> None:
             finite = torch.isfinite(found)

@@ -22,11 +22,11 @@ from pyinterp.games.forward import (
 )
 from pyinterp.games.identity import tensor_digest
 from pyinterp.games.masking import Baseline, make_baseline
-from pyinterp.games.memory import is_out_of_memory
 from pyinterp.games.network import NetworkGame, as_module, in_one_line
 from pyinterp.games.players import Players, require_players
 from pyinterp.games.prefix import SharedPrefix
 from pyinterp.games.scores import Score
+from pyinterp.memory import is_out_of_memory
 from pyinterp.models import LoadedModel, load_images
 
 LONG = 30.0

@@ -14,15 +14,15 @@ from pyinterp.errors import explain
 from pyinterp.games.forward import full_float32, is_channels_last
 from pyinterp.games.image import ImageGame
 from pyinterp.games.masking import Baseline, make_baseline
-from pyinterp.games.memory import is_out_of_memory
 from pyinterp.games.players import Players, require_players
-from pyinterp.games.progress import Progress, Ticker
 from pyinterp.games.scores import Score, Scorer
+from pyinterp.memory import is_out_of_memory
 from pyinterp.models import LoadedModel
 from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import logits_of
 from pyinterp.ops.mask_inputs import mask_inputs
 from pyinterp.ops.subset_sum import subset_sum
+from pyinterp.progress import Progress, Ticker
 
 MOST_LEARNED = 16
 
@@ -83,7 +83,7 @@ def learn_baseline(
         got = f"steps={steps}, rate={rate}, reach={reach}, batch_size={batch_size}"
         raise ValueError(explain("learn_baseline", wanted, got, "The defaults are 50, 0.01, 0.1 and 32."))
     game = ImageGame(model, image, players, target=target, score=score, baseline=start)
-    ticker = Ticker(progress, (2 * steps + 1) * 2**players.count, 0)
+    ticker = Ticker(progress, (2 * steps + 1) * 2**players.count, 0, "subsets")
     strengths = _Strengths(game, players, Scorer(score, game.target), start, batch_size, ticker)
     first = strengths.start()
     nearest, furthest = (first - reach).clamp_min(0), (first + reach).clamp_max(1)

@@ -15,8 +15,8 @@ from pyinterp.games.evaluate import Worker
 from pyinterp.games.forward import Forward, full_float32, place_of, plain_numerics, replica
 from pyinterp.games.game import Device, Game
 from pyinterp.games.identity import model_digest
-from pyinterp.games.memory import is_out_of_memory
 from pyinterp.games.scores import Score, Scorer, make_scorer
+from pyinterp.memory import is_out_of_memory
 from pyinterp.models.graph import logits_of, require_eval
 
 _WIDER = {torch.float32: torch.float64, torch.float16: torch.float32, torch.bfloat16: torch.float32}

@@ -18,13 +18,13 @@ from pyinterp.games.identity import model_digest
 from pyinterp.games.image import ImageGame
 from pyinterp.games.masking import Baseline
 from pyinterp.games.players import Players, grid_players
-from pyinterp.games.progress import Progress
 from pyinterp.games.scores import Score
 from pyinterp.interactions.and_or import SparseAndOr, check_split, sparse_and_or
 from pyinterp.interactions.interactions import Interactions
 from pyinterp.interactions.subsets import check_values
 from pyinterp.models.images import load_images
 from pyinterp.models.zoo import LoadedModel
+from pyinterp.progress import Progress
 from pyinterp.version import package_version
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyinterp.games import Game, ImageGame, grid_players
 from pyinterp.games import evaluate as evaluating
 from pyinterp.games.evaluate import SMALLEST, Evaluation
-from pyinterp.games.memory import free_bytes, held_bytes, is_out_of_memory
+from pyinterp.memory import free_bytes, held_bytes, is_out_of_memory
 
 CPU = torch.device("cpu")
 ERRORS = [
