@@ -18,6 +18,9 @@ OPS = (
     "subset_sum",
     "mask_inputs",
     "and_or_solve",
+    "softmax_residual_",
+    "elastic_prox",
+    "gram_descent",
 )
 
 _REBUILD = "Rebuild with `pip install -e .` (PYINTERP_CUDA=1 insists on the CUDA kernels)."

@@ -17,11 +17,21 @@ _WITH_FLOAT32 = frozenset((torch.float32, torch.bfloat16, torch.float16))
 LIBRARY = torch.library.Library("pyinterp", "FRAGMENT")
 
 
-def register(name: str, schema: str, reference: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    """Define ``pyinterp::name`` with its plain-torch reference for every device and its fake kernel."""
+def register(
+    name: str,
+    schema: str,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    kernels: tuple[str, ...] = ("cpu", "cuda"),
+) -> Any:
+    """Define ``pyinterp::name`` with its plain-torch reference for every device and its fake kernel.
+
+    `kernels` are the devices for which the op has a compiled kernel, if there is a compiled library.
+    """
 
     def run_reference(x: Tensor, *args: Any) -> Any:
-        _extension.warn_reference(x.device.type)
+        if x.device.type in kernels:
+            _extension.warn_reference(x.device.type)
         return reference(x, *args)
 
     LIBRARY.define(name + schema)
