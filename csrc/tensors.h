@@ -146,4 +146,17 @@ void for_each_dtype(const Tensor& x, const F& f) {
   }
 }
 
+// For the ops that know no 16-bit numbers.
+template <class F>
+void for_each_wide_dtype(const Tensor& x, const F& f) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return f(float{});
+    case ScalarType::Double:
+      return f(double{});
+    default:
+      STD_TORCH_CHECK(false, "expected float32 or float64");
+  }
+}
+
 }  // namespace pyinterp

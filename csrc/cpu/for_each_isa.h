@@ -4,11 +4,13 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <memory>
 
 #include "../and_or_pass.h"
+#include "../descent_pass.h"
 #include "../host_device.h"
 #include "pass.h"
 
@@ -33,6 +35,8 @@ namespace pyinterp::baseline {
 #include "gate_loops.h"
 #include "subset_loops.h"
 #include "and_or_loops.h"
+#include "softmax_loops.h"
+#include "descent_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::baseline
 
@@ -49,6 +53,8 @@ namespace pyinterp::avx2 {
 #include "gate_loops.h"
 #include "subset_loops.h"
 #include "and_or_loops.h"
+#include "softmax_loops.h"
+#include "descent_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx2
 #pragma GCC pop_options
@@ -65,6 +71,8 @@ namespace pyinterp::avx512 {
 #include "gate_loops.h"
 #include "subset_loops.h"
 #include "and_or_loops.h"
+#include "softmax_loops.h"
+#include "descent_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx512
 #pragma GCC pop_options
