@@ -11,6 +11,7 @@
 
 #include "../and_or_pass.h"
 #include "../descent_pass.h"
+#include "../elastic_pass.h"
 #include "../host_device.h"
 #include "pass.h"
 
@@ -32,10 +33,12 @@ namespace pyinterp::baseline {
 #include "../gate.h"
 #include "../subset.h"
 #include "../and_or.h"
+#include "../elastic.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
 #include "and_or_loops.h"
 #include "softmax_loops.h"
+#include "elastic_loops.h"
 #include "descent_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::baseline
@@ -50,10 +53,12 @@ namespace pyinterp::avx2 {
 #include "../gate.h"
 #include "../subset.h"
 #include "../and_or.h"
+#include "../elastic.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
 #include "and_or_loops.h"
 #include "softmax_loops.h"
+#include "elastic_loops.h"
 #include "descent_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx2
@@ -68,10 +73,12 @@ namespace pyinterp::avx512 {
 #include "../gate.h"
 #include "../subset.h"
 #include "../and_or.h"
+#include "../elastic.h"
 #include "gate_loops.h"
 #include "subset_loops.h"
 #include "and_or_loops.h"
 #include "softmax_loops.h"
+#include "elastic_loops.h"
 #include "descent_loops.h"
 #undef PYI_LANES
 }  // namespace pyinterp::avx512
