@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.games.checks import require_tensor
-from pyinterp.games.forward import Forward, MaskedForward, place_of
-from pyinterp.games.identity import tensor_digest
+from pyinterp.games.forward import Forward, MaskedForward
 from pyinterp.games.network import NetworkGame, as_module
 from pyinterp.games.players import Players, feature_players, require_players
 from pyinterp.games.scores import Score
+from pyinterp.models.identity import tensor_digest
+from pyinterp.models.inputs import place_of
 
 
 class FeatureGame(NetworkGame):

@@ -59,14 +59,6 @@ def is_channels_last(model: nn.Module) -> bool:
     )
 
 
-def place_of(model: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """The device and floating dtype of a model: those of its first floating parameter or buffer."""
-    for value in (*model.parameters(), *model.buffers()):
-        if value.is_floating_point():
-            return value.device, value.dtype
-    return torch.device("cpu"), torch.float32
-
-
 def replica(
     model: nn.Module, *, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:

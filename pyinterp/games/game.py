@@ -17,11 +17,11 @@ from pyinterp.errors import explain
 from pyinterp.games.checkpoint import Scores
 from pyinterp.games.checks import require_batch_size
 from pyinterp.games.evaluate import Evaluation, Worker, evaluate_in_batches
-from pyinterp.games.identity import digest_of
 from pyinterp.games.noise import Noise, measure_noise
 from pyinterp.games.scores import checked_scores
 from pyinterp.games.values import GameValues
 from pyinterp.memory import free_bytes
+from pyinterp.models.identity import digest_of
 from pyinterp.ops.mask_inputs import MOST_PLAYERS
 from pyinterp.progress import Progress, Ticker
 

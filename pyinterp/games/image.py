@@ -17,10 +17,8 @@ from pyinterp.games.forward import (
     MaskedForward,
     full_float32,
     is_channels_last,
-    place_of,
     plain_numerics,
 )
-from pyinterp.games.identity import tensor_digest
 from pyinterp.games.masking import Baseline, make_baseline
 from pyinterp.games.network import NetworkGame, as_module, in_one_line
 from pyinterp.games.players import Players, require_players
@@ -28,6 +26,8 @@ from pyinterp.games.prefix import SharedPrefix
 from pyinterp.games.scores import Score
 from pyinterp.memory import is_out_of_memory
 from pyinterp.models import LoadedModel, load_images
+from pyinterp.models.identity import tensor_digest
+from pyinterp.models.inputs import place_of
 
 LONG = 30.0
 """Seconds that plain forwards must take before the shared prefix, whose tables cost some, is tried."""

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.games.evaluate import Worker
-from pyinterp.games.forward import Forward, full_float32, place_of, plain_numerics, replica
+from pyinterp.games.forward import Forward, full_float32, plain_numerics, replica
 from pyinterp.games.game import Device, Game
-from pyinterp.games.identity import model_digest
 from pyinterp.games.scores import Score, Scorer, make_scorer
 from pyinterp.memory import is_out_of_memory
 from pyinterp.models.graph import logits_of, require_eval
+from pyinterp.models.identity import model_digest
+from pyinterp.models.inputs import place_of
 
 _WIDER = {torch.float32: torch.float64, torch.float16: torch.float32, torch.bfloat16: torch.float32}
 

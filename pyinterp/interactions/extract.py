@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
-from pyinterp.games.identity import model_digest
 from pyinterp.games.image import ImageGame
 from pyinterp.games.masking import Baseline
 from pyinterp.games.players import Players, grid_players
@@ -22,6 +21,7 @@ from pyinterp.games.scores import Score
 from pyinterp.interactions.and_or import SparseAndOr, check_split, sparse_and_or
 from pyinterp.interactions.interactions import Interactions
 from pyinterp.interactions.subsets import check_values
+from pyinterp.models.identity import model_digest
 from pyinterp.models.images import load_images
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.progress import Progress

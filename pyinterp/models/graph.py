@@ -68,7 +68,7 @@ def trace(model: nn.Module, example: Tensor) -> TracedModel:
             that has no graph, or its graph does not give the model's own answer.
     """
     require_eval(model)
-    _require_own_forward(model)
+    require_own_forward("trace", model)
     pair = example.detach()[:1].repeat(2, *[1] * (example.dim() - 1))
     with _plain_attention():
         try:
@@ -156,17 +156,16 @@ def require_eval(model: Any) -> None:
             )
 
 
-def _require_own_forward(model: nn.Module) -> None:
+def require_own_forward(where: str, model: nn.Module) -> None:
     """Raise for a model that answers as a chain does at the moment, and for what torch.compile gives."""
     if hasattr(model.__dict__.get("forward"), "replaces"):
+        fix = "Leave the block of `with chain.apply(model)` first, or call the model itself in it."
         raise ValueError(
-            "trace: expected a model with its own forward, got one that a chain is applied to. Leave the block of "
-            "`with chain.apply(model)` first, or call the model itself in it."
+            explain(where, "a model with its own forward", "one that a chain is applied to", fix)
         )
     if hasattr(model, "_orig_mod"):
-        raise ValueError(
-            "trace: expected a plain module, got what torch.compile gives. Pass the module that was compiled."
-        )
+        fix = "Pass the module that was compiled."
+        raise ValueError(explain(where, "a plain module", "what torch.compile gives", fix))
 
 
 def _logits_index(answer: Any) -> int:

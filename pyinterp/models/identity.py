@@ -1,4 +1,4 @@
-"""Digests that tell one game from another."""
+"""Digests that tell one model, one input or one task from another."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model_digest(model: nn.Module) -> str:
 
 
 def digest_of(identity: Mapping[str, str]) -> str:
-    """SHA-256 of all parts of a game's identity."""
+    """SHA-256 of all parts of an identity."""
     return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
 
 
