@@ -66,35 +66,43 @@ def load_images(
             _check_shape(images.tensor, expected_shape)
         return images
     if isinstance(images, Tensor):
-        tensor = _checked_batch(images)
+        tensor = checked_batch(images)
         names = tuple(f"image {i}" for i in range(len(tensor)))
+        _check_values(tensor, names)
         picture = preprocess
     else:
-        tensor, names, picture = _load_many(images, preprocess, max_pixels)
-    _check_values(tensor, names)
+        entries = image_entries(images)
+        names = tuple(entry_name(entry, i) for i, entry in enumerate(entries))
+        tensor, picture = read_entries(entries, names, preprocess, max_pixels), preprocess or _scaled
     if expected_shape is not None:
         _check_shape(tensor, expected_shape)
     return ImageSet(tensor, names, _display(tensor, picture))
 
 
-def _load_many(
-    images: Any, preprocess: Preprocessor | None, max_pixels: int
-) -> tuple[Tensor, tuple[str, ...], Preprocessor | None]:
-    entries = _entries(images)
+def read_entries(
+    entries: Sequence[Any],
+    names: Sequence[str],
+    preprocess: Preprocessor | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Tensor:
+    """The images (N, C, H, W) float32 that `image_entries` has listed; ``names`` are for the messages.
+
+    Raises:
+        ValueError: As `load_images`.
+        TypeError: As `load_images`.
+    """
     tensors: list[Tensor] = []
-    names: list[str] = []
     broken: list[str] = []
-    for i, entry in enumerate(entries):
-        names.append(_name(entry, i))
+    for entry, name in zip(entries, names, strict=True):
         if isinstance(entry, Tensor):
-            tensors.append(_checked_batch(entry[None])[0])
+            tensors.append(checked_batch(entry[None])[0])
             continue
         try:
             picture = read_picture(entry, max_pixels)
         except Exception as error:  # decoders raise errors of any type on damaged files
-            broken.append(f"{names[-1]}: {str(error).strip() or type(error).__name__}")
+            broken.append(f"{name}: {str(error).strip() or type(error).__name__}")
             continue
-        tensors.append(_apply(preprocess or _scaled, picture, names[-1]))
+        tensors.append(_apply(preprocess or _scaled, picture, name))
     if broken:
         raise ValueError(
             explain(
@@ -117,11 +125,13 @@ def _load_many(
                 "Resize them, or pass preprocess=loaded.preprocess of the model, which does.",
             )
         )
-    return torch.stack(tensors), tuple(names), preprocess or _scaled
+    batch = torch.stack(tensors)
+    _check_values(batch, names)
+    return batch
 
 
-def _entries(images: Any) -> list[Any]:
-    """The list of PIL images, tensors and file paths that the user's argument stands for."""
+def image_entries(images: Any) -> list[Any]:
+    """The PIL images, tensors and file paths that the argument of `load_images` stands for; no file is read."""
     if isinstance(images, (str, PathLike, Image.Image)):
         images = [images]
     if not isinstance(images, Iterable) or isinstance(images, (np.ndarray, bytes, dict)):
@@ -150,7 +160,8 @@ def _not_images(got: Any) -> TypeError:
     return TypeError(explain("load_images", "images", f"{type(got).__module__}.{type(got).__name__}", fix))
 
 
-def _name(entry: Any, index: int) -> str:
+def entry_name(entry: Any, index: int) -> str:
+    """The name of a file, else ``image INDEX``."""
     if isinstance(entry, Path):
         return entry.name
     return Path(getattr(entry, "filename", "") or f"image {index}").name
@@ -179,7 +190,8 @@ def _apply(preprocess: Preprocessor, image: Image.Image, name: str) -> Tensor:
     return tensor.detach().to(torch.float32)
 
 
-def _checked_batch(batch: Tensor) -> Tensor:
+def checked_batch(batch: Tensor) -> Tensor:
+    """A batch of images in float32; raises ValueError or TypeError, as `load_images`, unless it is one."""
     shape = tuple(batch.shape)
     if batch.dim() == 3:
         raise ValueError(
@@ -224,7 +236,7 @@ def _checked_batch(batch: Tensor) -> Tensor:
     return batch.detach().to(torch.float32)
 
 
-def _check_values(tensor: Tensor, names: tuple[str, ...]) -> None:
+def _check_values(tensor: Tensor, names: Sequence[str]) -> None:
     bad = (~torch.isfinite(tensor)).flatten(1).any(1).tolist()
     if any(bad):
         which = ", ".join(name for name, is_bad in zip(names, bad, strict=True) if is_bad)

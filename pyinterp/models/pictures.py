@@ -61,6 +61,11 @@ def read_picture(source: Path | Image.Image, max_pixels: int) -> Image.Image:
             return _decoded(opened, max_pixels)
 
 
+def is_picture(path: Path) -> bool:
+    """Whether it is a file, not hidden, with the ending of a picture."""
+    return path.suffix.lower() in _ENDINGS.split() and not path.name.startswith(".") and path.is_file()
+
+
 def list_pictures(path: Path) -> list[Path]:
     """The image files in a folder by name, without hidden ones and subfolders; a file stands for itself.
 
@@ -69,9 +74,7 @@ def list_pictures(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    endings = _ENDINGS.split()
-    visible = (entry for entry in path.iterdir() if not entry.name.startswith(".") and entry.is_file())
-    files = sorted(entry for entry in visible if entry.suffix.lower() in endings)
+    files = sorted(filter(is_picture, path.iterdir()))
     if not files:
         fix = f"Files with these endings are taken: {_ENDINGS}."
         raise ValueError(explain("load_images", f"images in the folder {path}", "none", fix))
