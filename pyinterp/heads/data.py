@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from os import PathLike
@@ -29,7 +29,7 @@ from pyinterp.models.images import (
     read_entries,
 )
 from pyinterp.models.inputs import Inputs, rows_of, take_rows
-from pyinterp.models.pictures import is_picture, read_picture
+from pyinterp.models.pictures import is_picture_name, read_picture
 
 WHERE = "extract_features"
 _LABELS = ("labels", "label")
@@ -127,7 +127,7 @@ def _tensors(data: Inputs, batch_size: int, names: tuple[str, ...] | None = None
 def _is_classes(folder: Path) -> bool:
     """Whether the pictures lie in sub-folders of ``folder``, and none in itself."""
     holds_classes = bool(_subfolders(folder))
-    if holds_classes and any(map(is_picture, folder.iterdir())):
+    if holds_classes and any(is_picture_name(one.name) and one.is_file() for one in folder.iterdir()):
         fix = "Move the pictures into the folders of their classes; or pass a list of the pictures' paths."
         raise ValueError(explain(WHERE, f"pictures or folders of classes in {folder}", "both", fix))
     return holds_classes
@@ -142,8 +142,9 @@ def _classes(folder: Path, preprocess: Preprocessor | None, batch_size: int) -> 
     counts: dict[str, int] = {}
     for one in _subfolders(folder):
         walk = sorted(os.walk(one, followlinks=True))
-        found = [Path(root, name) for root, _, names in walk for name in sorted(names)]
-        found = [path for path in found if is_picture(path)]
+        found = [
+            Path(root, name) for root, _, names in walk for name in sorted(names) if is_picture_name(name)
+        ]
         counts[one.name] = len(found)
         files += found
     empty = [name for name, count in counts.items() if not count]
@@ -189,8 +190,11 @@ def _told(entry: Any) -> str:
     if isinstance(entry, Tensor):
         return tensor_digest(entry)
     path = Path(getattr(entry, "filename", "") or "") if isinstance(entry, Image.Image) else entry
-    if path.is_file():
-        return str(path.stat().st_size)
+    try:
+        if path.name:
+            return str(path.stat().st_size)
+    except OSError:  # reading it will say so
+        pass
     if isinstance(entry, Image.Image):
         return tensor_digest(torch.from_numpy(np.array(entry.convert("RGBA"))))
     return "no file"
@@ -257,14 +261,20 @@ def _stream(data: Iterable[Any], rows: int | None, ordered: bool = True) -> Sour
                 )
             start = max(0, start - here)
 
-    size = len(data) if isinstance(data, Sized) else "unknown"
     told = {
         "rows": str(rows),
-        "batches": "" if rows else str(size),
+        "batches": "" if rows else _length(data),
         "first": _content(take_rows(begun.inputs, slice(1))),
     }
     images = isinstance(begun.inputs, Tensor) and begun.inputs.dim() == 4
     return Source(rows, digest_of(told), batches, noun="image" if images else "row", ordered=ordered)
+
+
+def _length(data: Any) -> str:
+    try:
+        return str(len(data))
+    except TypeError:  # a loader has a length by its type, and may still have none
+        return "unknown"
 
 
 def _loader_rows(loader: DataLoader[Any]) -> int | None:

@@ -47,7 +47,7 @@ def extract_features(
             - a Dataset of samples, or a DataLoader or any other iterable of batches: inputs alone, pairs
               (inputs, labels), or dicts of inputs, whose ``labels`` or ``label`` are taken out.
 
-            Pictures and data sets are read batch by batch.
+            Pictures and data sets are read batch by batch; a DataLoader with ``num_workers`` reads ahead.
         labels: N classes as whole numbers, or targets (N, m) as floats, where the data bring none.
         file: ``PATH.npy`` to write the features to while they are made; ``PATH.json`` beside it holds the rest. They
             are brought up to date every 30 s and at the end, also after Ctrl-C or an error. If they are there already,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 
@@ -61,9 +62,9 @@ def read_picture(source: Path | Image.Image, max_pixels: int) -> Image.Image:
             return _decoded(opened, max_pixels)
 
 
-def is_picture(path: Path) -> bool:
-    """Whether it is a file, not hidden, with the ending of a picture."""
-    return path.suffix.lower() in _ENDINGS.split() and not path.name.startswith(".") and path.is_file()
+def is_picture_name(name: str) -> bool:
+    """Whether a file of this name is a picture by its ending, and not hidden."""
+    return os.path.splitext(name)[1].lower() in _ENDINGS.split() and not name.startswith(".")
 
 
 def list_pictures(path: Path) -> list[Path]:
@@ -74,7 +75,7 @@ def list_pictures(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
-    files = sorted(filter(is_picture, path.iterdir()))
+    files = sorted(entry for entry in path.iterdir() if is_picture_name(entry.name) and entry.is_file())
     if not files:
         fix = f"Files with these endings are taken: {_ENDINGS}."
         raise ValueError(explain("load_images", f"images in the folder {path}", "none", fix))
