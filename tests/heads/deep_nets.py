@@ -36,6 +36,16 @@ def by_hand(model: Counted, x: Tensor) -> Tensor:
         return torch.relu(model.conv(x)).mean((2, 3))
 
 
+def snapshot(model: nn.Module) -> list[object]:
+    """What must not change: values, flags, gradients, mode and hooks."""
+    tensors = [*model.parameters(), *model.buffers()]
+    state: list[object] = [(id(t), t._version, t.requires_grad, t.grad) for t in tensors]
+    for module in model.modules():
+        hooks = {name: list(value) for name, value in vars(module).items() if name.endswith("_hooks")}
+        state.append((module.training, hooks))
+    return state
+
+
 def images(count: int = 10, seed: int = 0, size: int = 8) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from deep_nets import by_hand, class_folder, counted, draw, images
+from deep_nets import by_hand, class_folder, counted, draw, images, snapshot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -157,6 +157,32 @@ def test_models_in_half_precision_give_float32() -> None:
     found = extract_features(model, images())
     assert found.values.dtype == torch.float32
     assert torch.equal(found.values, by_hand(model, images().bfloat16()).float())
+
+
+def test_the_model_comes_back_as_it_was_and_says_where_it_runs(device: str) -> None:
+    model = counted().to(device)
+    model.conv.weight.requires_grad_(False)
+    before = snapshot(model)
+    found = extract_features(model, images(), batch_size=4)
+    torch.testing.assert_close(found.values, by_hand(model, images().to(device)).cpu(), rtol=1e-5, atol=1e-5)
+    assert found.values.device.type == found.mean.device.type == "cpu"
+    with pytest.raises(ValueError, match="infinity"):
+        extract_features(model, [images(), images() * torch.nan])
+    model.stop_at = len(model.seen) + 2
+    with pytest.raises(KeyboardInterrupt):
+        extract_features(model, images(), batch_size=4)
+    assert snapshot(model) == before
+
+
+def test_a_bar_stands_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    extract_features(counted(), images(), batch_size=4)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    extract_features(counted(), (batch for batch in images().split(4)), batch_size=4)
+    extract_features(counted(), images(), batch_size=4)
+    shown = capsys.readouterr().err
+    assert "images" in shown and "10/10" in shown
 
 
 # ---- labels

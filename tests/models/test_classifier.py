@@ -255,6 +255,14 @@ def test_bfloat16_and_keyword_calls_and_wrapped_answers() -> None:
     assert with_classifier(model, nn.Linear(3, 4).bfloat16(), x)(x.bfloat16())["logits"].shape == (3, 4)
 
 
+def test_autocast_does_not_hide_the_layer(device: str) -> None:
+    model, x = small().to(device), torch.randn(64, 6)
+    with torch.autocast(device, torch.bfloat16):
+        assert find_classifier(model, x).name == "fc"
+        assert features_of(model, find_classifier(model, x), x).shape == (64, 3)
+        assert with_classifier(model, nn.Linear(3, 5).to(device), x)(x.to(device)).shape == (64, 5)
+
+
 def test_examples_come_from_the_model_or_are_asked_for() -> None:
     stated = timm.create_model("resnet10t", num_classes=4).eval()
     stated.pretrained_cfg = {"input_size": (3, 32, 32)}
