@@ -83,7 +83,7 @@ def extract_features(
             rows.finish(given, names, source.class_names)
     except KeyboardInterrupt as stop:
         rows.close()
-        if file is None:
+        if file is None or not rows.count:
             raise
         told = f"{rows.count} rows are kept in {file}; call again to go on from there"
         raise KeyboardInterrupt(told) from stop

@@ -189,6 +189,8 @@ class FileRows(Rows):
             if file is not None:
                 with suppress(OSError), file:
                     self._make_count(file)
+                if not self._json.exists():  # nothing counts yet: the next call begins anew
+                    self._npy.unlink(missing_ok=True)
             fix = "Choose a file in a folder that exists, may be written to and has room."
             if self._kept:
                 fix = f"Its first {self._kept} rows are kept: free some space, and call again to go on from there."

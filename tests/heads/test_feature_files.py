@@ -354,6 +354,18 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
     torch.testing.assert_close(found.values, by_hand(model, x))
 
 
+def test_a_disk_that_is_full_from_the_start_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(100), pytest.raises(OSError, match=r"got File too large\. Choose a file"):
+        extract_features(counted(), images(), file=tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []
+    model = counted()
+    model.stop_at = 0
+    with pytest.raises(KeyboardInterrupt) as caught:
+        extract_features(model, images(), file=tmp_path / "f")
+    assert not caught.value.args
+    assert len(extract_features(counted(), images(), file=tmp_path / "f")) == 10
+
+
 def test_a_full_disk_leaves_older_files_whole(tmp_path: Path) -> None:
     old, new = Features.of(torch.rand(4, 3)), Features.of(torch.rand(400, 3))
     old.save(tmp_path / "f")
