@@ -18,7 +18,7 @@ class Ticker:
     Args:
         progress: None shows a bar on a terminal and is silent elsewhere; True always shows it, False never. A callable
             gets {"done", "total", "seconds"} after every part.
-        total: Of all.
+        total: Of all; None if that is not known.
         done: How many are there already.
         noun: What is counted, for the bar.
 
@@ -26,7 +26,7 @@ class Ticker:
         TypeError: `progress` is something else.
     """
 
-    def __init__(self, progress: Progress, total: int, done: int, noun: str) -> None:
+    def __init__(self, progress: Progress, total: int | None, done: int, noun: str) -> None:
         _require(progress)
         self._done, self._total = done, total
         self._start = time.perf_counter()
@@ -56,7 +56,7 @@ def _require(progress: Any) -> None:
         raise TypeError(explain("progress", "None, True, False or a callable", repr(progress), fix))
 
 
-def _bar(total: int, done: int, noun: str) -> tuple[Any, Any]:
+def _bar(total: int | None, done: int, noun: str) -> tuple[Any, Any]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,6 +1,31 @@
-"""Sparse heads: the deep features of a network, and a last layer that reads a few of them per class."""
+"""Sparse heads: a last layer that reads a few deep features per class, and what it tells about a model."""
 
-from pyinterp.heads.extract import extract_features
-from pyinterp.heads.features import Features
+from pyinterp.heads.audit import group_differences, repairs, shared_features, top_k_accuracy, top_samples
+from pyinterp.heads.head import SparseHead, head_of
+from pyinterp.heads.path import fit_sparse_path
+from pyinterp.heads.reading import contributions, explain_margin, single_repairs, smallest_flip
+from pyinterp.heads.refit import exactly, refit
+from pyinterp.heads.sparse_path import SparsePath
+from pyinterp.heads.sparsity import anec, at_nec, ncc, random_features
 
-__all__ = ["Features", "extract_features"]
+__all__ = [
+    "SparseHead",
+    "SparsePath",
+    "anec",
+    "at_nec",
+    "contributions",
+    "exactly",
+    "explain_margin",
+    "fit_sparse_path",
+    "group_differences",
+    "head_of",
+    "ncc",
+    "random_features",
+    "refit",
+    "repairs",
+    "shared_features",
+    "single_repairs",
+    "smallest_flip",
+    "top_k_accuracy",
+    "top_samples",
+]

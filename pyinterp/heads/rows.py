@@ -1,199 +1,193 @@
-"""Features while they are read: rows in memory, or in two files that grow together."""
+"""The rows that a head is fitted to: standardised, in chunks, on one or many devices, from memory or from disk."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
-from os import PathLike
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from pyinterp.errors import explain
-from pyinterp.heads.files import (
-    ANOTHER,
-    Head,
-    files_of,
-    map_rows,
-    read_head,
-    write_head,
-    write_header,
-    write_rows,
-)
-from pyinterp.heads.statistics import Statistics
+from pyinterp.heads.families import Family
+from pyinterp.memory import free_bytes
 
-EVERY = 30.0  # seconds between two times that the rows on disk are made to count
+CHUNK_BYTES = {
+    "cpu": 4 << 20,
+    "cuda": 512 << 20,
+}  # a chunk that both products of a pass find in the cache; on a GPU
+"""Bytes of features in one chunk, by the type of the device."""
+RESIDENT_SHARE = 0.5
+"""Features are kept standardised in memory if they take no more than this share of what is free."""
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows on their device: features (n, d), labels (n,) or (n, m), weights (n,) or None."""
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Of the mean loss without penalty: its value, by the weights (K, d), by the biases (K,)."""
+
+    loss: float
+    weights: Tensor
+    bias: Tensor
 
 
 class Rows:
-    """Rows in memory.
+    """z = (x - center) / scale, chunk by chunk, always the same chunks in the same order.
+
+    What the chunks give is added in float64 in their order: the result does not depend on how many devices there are.
 
     Args:
-        model_digest: SHA-256 of the model.
-        data_digest: Of what the rows are made of.
-        expected: How many there will be, if that is known.
+        features: (N, d), not standardised; a memory-mapped tensor is read as it is needed.
+        labels: (N,) int64, or (N, m) float for regression.
+        weights: (N,) or None: the weight of each row's loss.
+        index: (n,) int64, which of them to use, in rising order; None: all.
+        center: (d,) float64.
+        scale: (d,) float64; infinite for a feature that is to be left out.
+        family: Gives losses and their derivatives.
+        devices: Chunk i is held and worked on by device i modulo their number.
+        resident: Whether standardised rows stay on the devices; None: if they fit.
     """
 
-    def __init__(self, model_digest: str, data_digest: str, expected: int | None = None) -> None:
-        self._head = Head("", model_digest, data_digest, Statistics.none(0), None, (), (), False)
-        self._labels: list[Tensor] = []
-        self._expected = expected or 0
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        weights: Tensor | None,
+        center: Tensor,
+        scale: Tensor,
+        family: Family,
+        devices: Sequence[torch.device],
+        index: Tensor | None = None,
+        resident: bool | None = None,
+    ) -> None:
+        self.count, self.width = len(features) if index is None else len(index), features.shape[1]
+        self.family, self.devices = family, list(devices)
+        self.dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
+        self.mass = 1.0 if weights is None else float(weights[_all(index)].double().mean())
+        self._features, self._labels, self._weights, self._index = features, labels, weights, index
+        self._center, self._scale = center, scale
+        self._starts = range(0, self.count, self._height())
+        # A new thread would have its own number of threads for a product, and so another order of its sums.
+        threads = partial(torch.set_num_threads, torch.get_num_threads())
+        many = len(self.devices) > 1
+        self._pool = ThreadPoolExecutor(len(self.devices), initializer=threads) if many else None
+        keep = self._fits() if resident is None else resident
+        self._kept = [self._load(i) for i in range(len(self._starts))] if keep else None
 
     @property
-    def count(self) -> int:
-        """How many rows there are."""
-        return self._head.statistics.rows
+    def home(self) -> torch.device:
+        """Where weights and gradients live."""
+        return self.devices[0]
 
-    @property
-    def finished(self) -> bool:
-        """Whether all are there."""
-        return self._head.finished
+    def gradient(self, weights: Tensor, bias: Tensor) -> Gradient:
+        """One pass over all rows: mean loss and its derivatives at weights (K, d) and biases (K,)."""
 
-    @property
-    def head(self) -> Head:
-        """What is known about the rows so far."""
-        return replace(self._head, labels=torch.cat(self._labels)[: self.count] if self._labels else None)
-
-    @property
-    def label_dtype(self) -> torch.dtype | None:
-        """Of the labels that came with the rows so far; None if there are none."""
-        return self._labels[0].dtype if self._labels else None
-
-    def begin(self, classifier: str, features: int) -> None:
-        """Get ready for more rows, of ``features`` values each."""
-        if not self.count:
-            self._head = replace(self._head, classifier=classifier, statistics=Statistics.none(features))
-        self._open(features)
-
-    def append(self, values: Tensor, labels: Tensor | None) -> None:
-        """Take rows (n, d) float32 on the CPU, and labels (n,) or (n, m)."""
-        self._keep(values)
-        self._labels += [] if labels is None else [labels]
-        # Last, since it is what makes the rows count: Ctrl-C may come between any two lines.
-        self._head = replace(self._head, statistics=self._head.statistics.and_of(values))
-
-    def finish(self, labels: Tensor | None, names: tuple[str, ...], class_names: tuple[str, ...]) -> None:
-        """Note that all rows are there; ``labels`` (N, ...) replace those that came with the rows, unless None."""
-        self._head = replace(self._head, names=names, class_names=class_names, finished=True)
-        self._labels = self._labels if labels is None else [labels]
-
-    def values(self) -> Tensor:
-        """(N, d) float32."""
-        whole = len(self._buffer) == self.count
-        return self._buffer if whole else self._buffer[: self.count].clone()
-
-    def close(self) -> None:
-        """Keep what is there, after success and after an exception."""
-
-    def _open(self, features: int) -> None:
-        self._buffer = torch.empty(self._expected, features)
-
-    def _keep(self, values: Tensor) -> None:
-        start, stop = self.count, self.count + len(values)
-        if stop > len(self._buffer):
-            larger = values.new_empty(max(stop, 2 * start), values.shape[1])
-            larger[:start] = self._buffer[:start]
-            self._buffer = larger
-        self._buffer[start:stop] = values
-
-
-class FileRows(Rows):
-    """Rows in ``PATH.npy``, all else in ``PATH.json``.
-
-    Rows are appended by ordinary writes: a full disk is an error then, where a write through a memory map would end the
-    process. The ``.json`` says how many rows count. It is replaced in one go once they are on the disk, so the two fit
-    together whatever happens.
-
-    Args:
-        path: With or without ``.npy``. If the files are there, they are gone on with.
-        model_digest: See `Rows`.
-        data_digest: See `Rows`.
-
-    Raises:
-        ValueError: The files are of another model or of other data, cut off, damaged or no features.
-    """
-
-    def __init__(self, path: str | PathLike[str], model_digest: str, data_digest: str) -> None:
-        super().__init__(model_digest, data_digest)
-        self._npy, self._json = files_of("extract_features", path)
-        self._file: Any = None
-        self._kept, self._written = 0, time.monotonic()
-        if not self._json.exists() and not self._npy.exists():
-            return
-        found = read_head("extract_features", self._npy, self._json)
-        differs = [found.model_digest != model_digest, found.data_digest != data_digest]
-        if any(differs):
-            got = " and of ".join(
-                what for what, is_so in zip(("another model", "other data"), differs, strict=True) if is_so
+        def of(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
+            at = chunk.features.device
+            logits = torch.addmm(bias.to(at), chunk.features, weights.to(at).T)
+            losses = self.family.residual_(logits, chunk.labels, chunk.weights)
+            return (
+                losses.sum(dtype=torch.float64).to(self.home),
+                (logits.T @ chunk.features).to(self.home),
+                logits.sum(0, dtype=torch.float64).to(self.home),
             )
-            wanted = f"features of this model and these data in {self._npy}"
-            raise ValueError(explain("extract_features", wanted, f"features of {got}", ANOTHER))
-        self._head, self._kept = found, self.count
-        self._labels = [] if found.labels is None else [found.labels]
 
-    def finish(self, labels: Tensor | None, names: tuple[str, ...], class_names: tuple[str, ...]) -> None:
-        super().finish(labels, names, class_names)
-        self._write()
+        loss = torch.zeros((), dtype=torch.float64, device=self.home)
+        slope = torch.zeros(weights.shape, dtype=torch.float64, device=self.home)
+        lift = torch.zeros(bias.shape, dtype=torch.float64, device=self.home)
+        for part_loss, part_slope, part_lift in self._map(of):
+            loss += part_loss
+            slope += part_slope
+            lift += part_lift
+        exact = self.dtype
+        return Gradient(
+            float(loss / self.count), (slope / self.count).to(exact), (lift / self.count).to(exact)
+        )
 
-    def values(self) -> Tensor:
-        return map_rows(self._npy, self.count)
+    def start(self) -> tuple[Tensor, Tensor]:
+        """The best biases (K,) with weights of zero, and the loss's slope (K, d) there, in float64."""
+        index = _all(self._index)
+        labels = self._labels[index]
+        weights = self._weights[index] if self._weights is not None else torch.ones(self.count).double()
+        bias = self.family.start(labels, weights)
+        slope = torch.zeros(len(bias), self.width, dtype=torch.float64, device=self.home)
+        for chunk in self.chunks():
+            residual = self.family.at_start(chunk.labels, bias.to(chunk.labels.device))
+            residual = residual if chunk.weights is None else residual * chunk.weights[:, None]
+            slope += (residual.T @ chunk.features.double()).to(self.home)
+        return bias.to(self.home), slope / self.count
 
-    def close(self) -> None:
-        if self._file is not None and self._kept != self.count:
-            self._write()
-        if self._file is not None:
-            self._file.close()
-        self._file = None
+    def gram(self) -> Tensor:
+        """(d, d): the mean of weight * z z^T over the rows."""
 
-    def _open(self, features: int) -> None:
-        known = self._head.statistics.mean.numel()
-        if features != known:
-            got = f"{features} features from the model"
-            raise ValueError(explain("extract_features", f"{known} as in {self._npy}", got, ANOTHER))
-        with self._writing():
-            # Not buffered: what could not be written must not be tried again when the file is closed.
-            self._file = open(self._npy, "r+b" if self.count else "wb", buffering=0)  # noqa: SIM115
-        self._write()
-        with self._writing():
-            self._file.truncate(self._start + 4 * features * self.count)
+        def of(chunk: Chunk) -> Tensor:
+            z = chunk.features
+            weighted = z if chunk.weights is None else z * chunk.weights[:, None]
+            return (weighted.T @ z).to(self.home)
 
-    def _keep(self, values: Tensor) -> None:
-        if time.monotonic() - self._written > EVERY:
-            self._write()
-        with self._writing():
-            self._file.seek(self._start + 4 * values.shape[1] * self.count)
-            write_rows(self._file, values)
+        total = torch.zeros(self.width, self.width, dtype=torch.float64, device=self.home)
+        for part in self._map(of):
+            total += part
+        return (total / self.count).to(self.dtype)
 
-    def _write(self) -> None:
-        with self._writing():
-            self._make_count(self._file)
+    def chunks(self) -> Iterator[Chunk]:
+        """All chunks in their order."""
+        if self._kept is not None:
+            yield from self._kept
+            return
+        with ThreadPoolExecutor(1) as reader:  # reads the next chunk while this one is worked on
+            coming = reader.submit(self._load, 0)
+            for i in range(len(self._starts)):
+                chunk = coming.result()
+                if i + 1 < len(self._starts):
+                    coming = reader.submit(self._load, i + 1)
+                yield chunk
 
-    def _make_count(self, file: Any) -> None:
-        """Bring rows and statistics to the disk, and then the word that they count."""
-        if file is not None:
-            self._start = write_header(file, self.count, self._head.statistics.mean.numel())
-            os.fsync(file.fileno())
-        write_head("extract_features", self._json, self.head, "Free some space.")
-        self._kept, self._written = self.count, time.monotonic()
+    def _map(self, of: Callable[[Chunk], Part]) -> Iterator[Part]:
+        if self._pool is None:
+            yield from map(of, self.chunks())
+            return
+        waiting = []
+        for chunk in self.chunks():
+            waiting.append(self._pool.submit(of, chunk))
+            if len(waiting) == len(self.devices):
+                yield from (task.result() for task in waiting)
+                waiting = []
+        yield from (task.result() for task in waiting)
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            file, self._file = self._file, None
-            if file is not None:
-                with suppress(OSError), file:
-                    self._make_count(file)
-                if not self._json.exists():  # nothing counts yet: the next call begins anew
-                    self._npy.unlink(missing_ok=True)
-            fix = "Choose a file in a folder that exists, may be written to and has room."
-            if self._kept:
-                fix = f"Its first {self._kept} rows are kept: free some space, and call again to go on from there."
-            cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
-            got = cause.strerror or cause
-            raise OSError(explain("extract_features", f"to write {self._npy}", got, fix)) from error
+    def _load(self, number: int) -> Chunk:
+        at = self.devices[number % len(self.devices)]
+        rows: slice | Tensor = slice(self._starts[number], self._starts[number] + self._starts.step)
+        if self._index is not None:
+            rows = self._index[rows]
+        raw = self._features[rows].to(at, self.dtype)
+        z = ((raw - self._center.to(at)) / self._scale.to(at)).to(self.dtype)
+        weights = None if self._weights is None else self._weights[rows].to(at, self.dtype)
+        labels = self._labels[rows].to(at)
+        return Chunk(z, labels.to(self.dtype) if labels.is_floating_point() else labels, weights)
+
+    def _height(self) -> int:
+        row = self.width * (8 if self.dtype == torch.float64 else 4)
+        wanted = CHUNK_BYTES.get(self.home.type, CHUNK_BYTES["cuda"]) // row
+        return max(256, 8 * self.family.outputs, wanted)
+
+    def _fits(self) -> bool:
+        needed = self.count * self.width * (8 if self.dtype == torch.float64 else 4) / len(self.devices)
+        free = free_bytes(self.home)
+        return free is None or needed <= RESIDENT_SHARE * free
+
+
+def _all(index: Tensor | None) -> slice | Tensor:
+    return slice(None) if index is None else index

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from itertools import chain
 from os import PathLike
 from typing import Any
@@ -11,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
-from pyinterp.heads.data import WHERE, Batch, Source, open_source
-from pyinterp.heads.features import Features, features_from, require_finite_rows
-from pyinterp.heads.labels import as_labels
-from pyinterp.heads.progress import bar
-from pyinterp.heads.rows import FileRows, Rows
+from pyinterp.features.data import WHERE, Batch, Source, open_source
+from pyinterp.features.features import Features, features_from, require_finite_rows
+from pyinterp.features.labels import as_labels
+from pyinterp.features.rows import FileRows, Rows
 from pyinterp.models.classifier import find_classifier, reading_features
 from pyinterp.models.graph import require_eval, require_own_forward
 from pyinterp.models.identity import model_digest
 from pyinterp.models.images import Preprocessor
 from pyinterp.models.inputs import Inputs, rows_of
+from pyinterp.progress import Progress, Ticker
 
 
 def extract_features(
@@ -32,6 +33,7 @@ def extract_features(
     batch_size: int = 64,
     preprocess: Preprocessor | None = None,
     example: Inputs | None = None,
+    progress: Progress = None,
 ) -> Features:
     """Compute what the last linear layer of ``model`` reads, for all of ``data``.
 
@@ -55,6 +57,7 @@ def extract_features(
         batch_size: Rows at a time; a DataLoader and other iterables come with their own.
         preprocess: PIL image -> (C, H, W), usually ``LoadedModel.preprocess``; not applied to tensors.
         example: Inputs to find the layer with; None takes the first rows of the data.
+        progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}.
 
     Returns:
         Features: With a file their values are read from it when they are used.
@@ -75,7 +78,7 @@ def extract_features(
     rows = Rows(digest, source.digest, source.rows) if file is None else FileRows(file, digest, source.digest)
     try:
         if not rows.finished:
-            _fill(rows, model, source, given is not None, example)
+            _fill(rows, model, source, given is not None, example, progress)
         if given is not None:
             as_labels(WHERE, given, rows.count)
         if given is not None or not rows.finished:
@@ -117,7 +120,14 @@ def _labels_twice() -> ValueError:
     return ValueError(explain(WHERE, "labels once", "labels in the data and as an argument", fix))
 
 
-def _fill(rows: Rows, model: nn.Module, source: Source, has_labels: bool, example: Inputs | None) -> None:
+def _fill(
+    rows: Rows,
+    model: nn.Module,
+    source: Source,
+    has_labels: bool,
+    example: Inputs | None,
+    progress: Progress,
+) -> None:
     """Compute and keep the rows that are missing."""
     batches = source.batches(rows.count)
     first = next(batches, None)
@@ -127,16 +137,14 @@ def _fill(rows: Rows, model: nn.Module, source: Source, has_labels: bool, exampl
         return
     classifier = find_classifier(model, first.inputs if example is None else example)
     rows.begin(classifier.name, classifier.features)
-    with (
-        reading_features(model, classifier) as read,
-        bar(f"{source.noun}s", source.rows, rows.count) as advance,
-    ):
+    ticker = Ticker(progress, source.rows, rows.count, f"{source.noun}s")
+    with reading_features(model, classifier) as read, closing(ticker):
         for inputs, labels in _with_labels(chain([first], batches), rows, source, has_labels):
             values = read(inputs).to("cpu", torch.float32)
             names = [source.name(i) for i in range(rows.count, rows.count + len(values))]
             require_finite_rows(WHERE, values, names)
             rows.append(values, labels)
-            advance(len(values))
+            ticker(len(values))
 
 
 def _with_labels(

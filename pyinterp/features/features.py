@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
-from pyinterp.heads.files import (
+from pyinterp.features.files import (
     Head,
     batches_of,
     files_of,
@@ -22,8 +22,8 @@ from pyinterp.heads.files import (
     write_header,
     write_rows,
 )
-from pyinterp.heads.labels import as_labels
-from pyinterp.heads.statistics import Statistics
+from pyinterp.features.labels import as_labels
+from pyinterp.features.statistics import Statistics
 from pyinterp.models.identity import model_digest
 
 _ROOM = "Free some space, make the folder or choose another folder, and save again."

@@ -17,7 +17,7 @@ from deep_nets import by_hand, class_folder, counted, draw, images
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from pyinterp.heads import Features, extract_features, rows
+from pyinterp.features import Features, extract_features, rows
 
 
 @contextmanager
@@ -376,7 +376,7 @@ def test_a_full_disk_leaves_older_files_whole(tmp_path: Path) -> None:
 
 
 def test_one_row_may_be_longer_than_a_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pyinterp.heads.files._CHUNK", 10)
+    monkeypatch.setattr("pyinterp.features.files._CHUNK", 10)
     values: Tensor = torch.rand(7, 5)
     Features.of(values).save(tmp_path / "f")
     assert torch.equal(Features.load(tmp_path / "f").values, values)

@@ -9,8 +9,8 @@ from deep_nets import counted, images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyinterp.heads import Features, extract_features
-from pyinterp.heads.statistics import ROUNDING, Statistics
+from pyinterp.features import Features, extract_features
+from pyinterp.features.statistics import ROUNDING, Statistics
 
 
 @settings(max_examples=60, deadline=None)

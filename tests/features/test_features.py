@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from pyinterp.heads import extract_features
+from pyinterp.features import extract_features
 from pyinterp.models.images import load_images
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
-from pyinterp.heads.statistics import Statistics
+from pyinterp.features.statistics import Statistics
 from pyinterp.storage import replace_files
 
 FORMAT = "pyinterp.features.1"

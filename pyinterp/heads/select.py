@@ -1,0 +1,103 @@
+"""Choosing one head of a path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from pyinterp.errors import explain
+from pyinterp.heads.head import SparseHead
+
+if TYPE_CHECKING:
+    from pyinterp.heads.sparse_path import SparsePath
+
+BEST = ("accuracy", "loss")
+
+
+def choose(
+    path: SparsePath,
+    features_per_class: float | None,
+    within: float | None,
+    best: str | None,
+    point: int | None,
+) -> SparseHead:
+    """See `SparsePath.select`."""
+    rules = {"features_per_class": features_per_class, "within": within, "best": best, "point": point}
+    given = [name for name, value in rules.items() if value is not None]
+    if len(given) != 1:
+        got = " and ".join(given) or "none"
+        fix = "For example path.select(features_per_class=20)."
+        raise ValueError(explain("select", f"one of {', '.join(rules)}", got, fix))
+    if point is not None:
+        return head_at(path, _point(path, point))
+    if features_per_class is not None:
+        return head_at(path, _nearest(path, features_per_class))
+    if best is not None and best not in BEST:
+        raise ValueError(explain("select", "best='accuracy' or best='loss'", repr(best), "Pass one of them."))
+    if not len(path.validation_loss):
+        fix = "Fit the path with validation=0.1, or choose by features_per_class."
+        raise ValueError(explain("select", "a path with validation samples", "none", fix))
+    if best == "loss":
+        return head_at(path, int(path.validation_loss.argmin()))
+    accuracy = path.validation_accuracy
+    if not len(accuracy):
+        raise ValueError(explain("select", "classes", "numbers as labels", "Choose with best='loss'."))
+    if within is None:
+        return head_at(path, int(accuracy.argmax()))
+    if not 0 <= within <= 1:
+        fix = "within=0.05 allows five points of accuracy less than the best head has."
+        raise ValueError(explain("select", "within between 0 and 1", within, fix))
+    good = accuracy >= accuracy.max() - within
+    fewest = torch.where(good, path.features_per_class, torch.inf)
+    return head_at(path, int(fewest.argmin()))
+
+
+def head_at(path: SparsePath, point: int) -> SparseHead:
+    """The head of one point."""
+    origin = {
+        "point": point,
+        "lambda": float(path.lambdas[point]),
+        "alpha": path.alpha,
+        "grouped": path.grouped,
+        "kkt": float(path.kkt[point]),
+        "converged": bool(path.converged[point]),
+        "samples": path.samples,
+    }
+    for name in ("train_accuracy", "validation_accuracy", "validation_loss"):
+        values = getattr(path, name)
+        if len(values):
+            origin[name] = float(values[point])
+    return SparseHead(
+        weights=path.weights[point].clone(),
+        bias=path.biases[point].clone(),
+        mean=path.mean,
+        std=path.std,
+        family=path.family,
+        class_names=path.class_names,
+        classifier_name=path.classifier_name,
+        model_digest=path.model_digest,
+        origin=origin,
+        version=path.version,
+    )
+
+
+def _point(path: SparsePath, point: int) -> int:
+    if not -len(path) <= point < len(path):
+        raise ValueError(explain("select", f"a point 0 to {len(path) - 1}", point, "Pass one of them."))
+    return point % len(path)
+
+
+def _nearest(path: SparsePath, wanted: float) -> int:
+    if not wanted > 0:
+        fix = "Pass the mean number of features that a class may use."
+        raise ValueError(explain("select", "features_per_class above 0", wanted, fix))
+    used = path.features_per_class
+    if float(used[-1]) < wanted and path.stopped != "grid":
+        fix = "Fit the path further: a larger max_features_per_class."
+        raise ValueError(
+            explain(
+                "select", f"a path that reaches {wanted:g} features per class", f"{float(used[-1]):.1f}", fix
+            )
+        )
+    return int((used - wanted).abs().argmin())

@@ -1,0 +1,100 @@
+"""Rows that no head is fitted to: a share held back, or other samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyinterp.errors import explain
+from pyinterp.features import Features
+from pyinterp.heads.problem import WHERE, Problem, check_problem
+
+
+@dataclass(frozen=True)
+class Held:
+    """Which rows are fitted, and which are kept for validation.
+
+    Attributes:
+        train: (n,) int64 in rising order, or None for all.
+        problem: The validation rows, or None.
+        index: (v,) int64, which rows of `problem`; None for all.
+    """
+
+    train: Tensor | None
+    problem: Problem | None
+    index: Tensor | None
+
+    @property
+    def count(self) -> int:
+        """Number of validation rows."""
+        if self.problem is None:
+            return 0
+        return len(self.problem.features) if self.index is None else len(self.index)
+
+
+def hold_out(problem: Problem, validation: Any, seed: int) -> Held:
+    """What the argument ``validation`` of `fit_sparse_path` stands for.
+
+    Raises:
+        ValueError: A share that is none, or leaves a class without training samples; features or classes that the
+            training samples don't have.
+    """
+    if validation is None:
+        return Held(None, None, None)
+    if isinstance(validation, (int, float)) and not isinstance(validation, bool):
+        return _share(problem, float(validation), seed)
+    if isinstance(validation, Features):
+        return Held(None, _others(problem, validation.values, validation.labels), None)
+    try:
+        features, labels = validation
+    except (TypeError, ValueError) as error:
+        got = type(validation).__name__
+        fix = "Pass 0.1 to hold a tenth back, or (features, labels) of other samples."
+        raise TypeError(explain(WHERE, "validation as a share or a pair", got, fix)) from error
+    return Held(None, _others(problem, features, labels), None)
+
+
+def _share(problem: Problem, share: float, seed: int) -> Held:
+    if not 0 < share < 1:
+        raise ValueError(
+            explain(WHERE, "a share of validation samples above 0 and below 1", share, "Pass 0.1.")
+        )
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(problem.features), generator=generator)
+    if problem.family == "gaussian":
+        held = order[: round(share * len(order))]
+    else:
+        labels = problem.labels[order]
+        held = torch.cat(
+            [
+                order[labels == k][: int(share * int((labels == k).sum()))]
+                for k in range(int(labels.max()) + 1)
+            ]
+        )
+    if not len(held):
+        fix = "Raise validation, or leave it out."
+        raise ValueError(explain(WHERE, "validation samples", f"none at a share of {share:g}", fix))
+    mask = torch.ones(len(order), dtype=torch.bool)
+    mask[held] = False
+    return Held(mask.nonzero()[:, 0], problem, held.sort().values)
+
+
+def _others(problem: Problem, features: Any, labels: Any) -> Problem:
+    others = check_problem(features, labels, None, problem.family, complete=False)
+    width, wanted = others.features.shape[1], problem.features.shape[1]
+    if width != wanted:
+        fix = "Extract them with the same network."
+        raise ValueError(explain(WHERE, f"validation samples of {wanted} features", width, fix))
+    if problem.family == "gaussian":
+        if others.labels.shape[1] != problem.labels.shape[1]:
+            got = others.labels.shape[1]
+            fix = "Pass the same targets for both."
+            raise ValueError(explain(WHERE, f"{problem.labels.shape[1]} validation targets", got, fix))
+    elif int(others.labels.max()) > int(problem.labels.max()):
+        got = int(others.labels.max())
+        fix = "Number the classes alike in both."
+        raise ValueError(explain(WHERE, f"validation labels up to {int(problem.labels.max())}", got, fix))
+    return others
