@@ -26,7 +26,7 @@ def evaluate_points(rows: Rows, weights: Tensor, biases: Tensor) -> tuple[Tensor
         counts = torch.ones(len(chunk.features), device=at) if chunk.weights is None else chunk.weights
         total += float(counts.sum(dtype=torch.float64))
         for point in range(len(weights)):
-            logits = torch.addmm(biases[point].to(at), chunk.features, weights[point].to(at).T)
+            logits = chunk.logits(weights[point], biases[point])
             if not rows.family.quadratic:
                 right = rows.family.predict(logits) == chunk.labels
                 hits[point] += float((counts * right).sum(dtype=torch.float64))

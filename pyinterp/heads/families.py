@@ -27,6 +27,18 @@ class Multinomial:
         """Turn logits (N, K) into the derivatives of the loss by them; the losses (N,)."""
         return ops.softmax_residual_(logits, labels, weights)
 
+    def answer_(self, logits: Tensor) -> Tensor:
+        """Turn logits (N, K) into probabilities."""
+        return logits.sub_(logits.logsumexp(1, keepdim=True)).exp_()
+
+    def curve_(self, change: Tensor, answer: Tensor) -> Tensor:
+        """Turn a change (N, K) of the logits into that of the derivatives: p (c - <p, c>)."""
+        return change.sub_((answer * change).sum(1, keepdim=True)).mul_(answer)
+
+    def spread(self, answer: Tensor) -> Tensor:
+        """The second derivatives (N, K) by single logits: p (1 - p)."""
+        return answer * (1 - answer)
+
     def start(self, labels: Tensor, weights: Tensor) -> Tensor:
         """The biases (K,) that are best with weights of zero: log of the classes' shares."""
         counts = torch.zeros(self.outputs, dtype=torch.float64).index_add_(0, labels, weights)
@@ -57,6 +69,15 @@ class Binary:
             losses = losses * weights
         return losses
 
+    def answer_(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid_()
+
+    def curve_(self, change: Tensor, answer: Tensor) -> Tensor:
+        return change.mul_(self.spread(answer))
+
+    def spread(self, answer: Tensor) -> Tensor:
+        return answer * (1 - answer)
+
     def start(self, labels: Tensor, weights: Tensor) -> Tensor:
         return torch.logit((weights * labels).sum(0, keepdim=True) / weights.sum())
 
@@ -83,6 +104,15 @@ class Gaussian:
             logits.mul_(weights[:, None])
             losses = losses * weights
         return losses
+
+    def answer_(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def curve_(self, change: Tensor, answer: Tensor) -> Tensor:
+        return change
+
+    def spread(self, answer: Tensor) -> Tensor:
+        return torch.ones_like(answer)
 
     def start(self, labels: Tensor, weights: Tensor) -> Tensor:
         return (weights[:, None] * labels).sum(0) / weights.sum()

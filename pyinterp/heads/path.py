@@ -20,7 +20,7 @@ from pyinterp.heads.fista import solve_by_fista
 from pyinterp.heads.inner import Metric
 from pyinterp.heads.moments import moments
 from pyinterp.heads.penalty import Penalty, largest_strength
-from pyinterp.heads.problem import WHERE, Problem, check_grid, check_problem
+from pyinterp.heads.problem import WHERE, Problem, check_grid, check_numbers, check_problem
 from pyinterp.heads.rows import Rows
 from pyinterp.heads.saga import solve_by_saga
 from pyinterp.heads.solver import solve
@@ -100,17 +100,24 @@ def fit_sparse_path(
         features, labels = given.values, given.labels if labels is None else labels
     if labels is None:
         raise ValueError(explain(WHERE, "labels", "none", "Pass the class number of each sample."))
-    grid = check_grid(lambdas, alpha, n_lambdas, min_ratio, tolerance)
+    check_numbers(alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class)
+    grid = None if lambdas is None else check_grid(lambdas)
     if solver not in SOLVERS:
         raise ValueError(explain(WHERE, "a solver", repr(solver), f"Choose one of {', '.join(SOLVERS)}."))
     problem = check_problem(features, labels, sample_weights, family)
     held = hold_out(problem, validation, seed)
     mean, std = moments(problem.features, problem.weights, held.train)
+    if not bool((std > 0).any()):
+        fix = "Look at what they were made from."
+        raise ValueError(explain(WHERE, "a feature that differs between samples", "constants only", fix))
     places = [torch.device(device) for device in devices or [problem.features.device]]
     kind = family_of(family, problem.labels)
     rows = _rows(problem, held.train, mean, std, kind, places)
     bias, slope = rows.start()
     first = largest_strength(slope, alpha, grouped)
+    if first == 0:
+        fix = "Look at features and labels: no feature has another mean in any class."
+        raise ValueError(explain(WHERE, "a feature that goes with the labels", "none", fix))
     if grid is None:
         grid = [first * min_ratio ** (i / max(1, n_lambdas - 1)) for i in range(n_lambdas)]
     known = given if isinstance(given, Features) else None

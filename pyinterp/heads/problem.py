@@ -70,24 +70,30 @@ def check_finite(values: Tensor, name: str) -> None:
         )
 
 
-def check_grid(
-    lambdas: Any, alpha: float, n_lambdas: int, min_ratio: float, tolerance: float
-) -> list[float] | None:
-    """The user's grid as a list, or None.
-
-    Raises:
-        ValueError: A number out of range, or a grid that doesn't fall.
-    """
+def check_numbers(
+    alpha: float,
+    n_lambdas: int,
+    min_ratio: float,
+    tolerance: float,
+    max_passes: int,
+    max_features_per_class: float | None,
+) -> None:
+    """Raise ValueError for a number out of range."""
+    most = math.inf if max_features_per_class is None else max_features_per_class
     for name, value, right, words in (
         ("alpha", alpha, 0 <= alpha <= 1, "between 0 and 1"),
         ("n_lambdas", n_lambdas, int(n_lambdas) == n_lambdas >= 1, "a whole number >= 1"),
         ("min_ratio", min_ratio, 0 < min_ratio < 1, "above 0 and below 1"),
         ("tolerance", tolerance, 0 < tolerance < math.inf, "above 0"),
+        ("max_passes", max_passes, int(max_passes) == max_passes >= 1, "a whole number >= 1"),
+        ("max_features_per_class", most, most > 0, "above 0"),
     ):
         if not right:
             raise ValueError(explain(WHERE, f"{name} {words}", value, f"Pass another {name}."))
-    if lambdas is None:
-        return None
+
+
+def check_grid(lambdas: Any) -> list[float]:
+    """The user's lambdas as a list; ValueError if they don't fall."""
     grid = [float(value) for value in lambdas]
     falls = all(a > b for a, b in pairwise(grid))
     if not grid or not falls or not all(0 < value < math.inf for value in grid):

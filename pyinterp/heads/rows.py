@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,15 @@ class Chunk:
     features: Tensor
     labels: Tensor
     weights: Tensor | None
+
+    def logits(self, weights: Tensor, bias: Tensor) -> Tensor:
+        """(n, K) of weights (K, d) and biases (K,) on any device."""
+        at = self.features.device
+        return torch.addmm(bias.to(at), self.features, weights.to(at).T)
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """(n, ...) values, each row times its weight."""
+        return values if self.weights is None else values * self.weights[:, None]
 
 
 @dataclass(frozen=True)
@@ -94,27 +104,34 @@ class Rows:
     def gradient(self, weights: Tensor, bias: Tensor) -> Gradient:
         """One pass over all rows: mean loss and its derivatives at weights (K, d) and biases (K,)."""
 
-        def of(chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
-            at = chunk.features.device
-            logits = torch.addmm(bias.to(at), chunk.features, weights.to(at).T)
-            losses = self.family.residual_(logits, chunk.labels, chunk.weights)
-            return (
-                losses.sum(dtype=torch.float64).to(self.home),
-                (logits.T @ chunk.features).to(self.home),
-                logits.sum(0, dtype=torch.float64).to(self.home),
-            )
+        def of(number: int, chunk: Chunk) -> tuple[Tensor, Tensor, Tensor]:
+            residual = chunk.logits(weights, bias)
+            losses = self.family.residual_(residual, chunk.labels, chunk.weights)
+            return losses.sum(dtype=torch.float64), residual.T @ chunk.features, residual.sum(0)
 
-        loss = torch.zeros((), dtype=torch.float64, device=self.home)
-        slope = torch.zeros(weights.shape, dtype=torch.float64, device=self.home)
-        lift = torch.zeros(bias.shape, dtype=torch.float64, device=self.home)
-        for part_loss, part_slope, part_lift in self._map(of):
-            loss += part_loss
-            slope += part_slope
-            lift += part_lift
-        exact = self.dtype
-        return Gradient(
-            float(loss / self.count), (slope / self.count).to(exact), (lift / self.count).to(exact)
-        )
+        loss, slope, lift = self._sums(of, (), weights.shape, bias.shape)
+        return Gradient(float(loss), slope.to(self.dtype), lift.to(self.dtype))
+
+    def answers(self, weights: Tensor, bias: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Half a pass: what the family answers for each chunk, and the mean second derivatives (K,) by the logits."""
+        kept: dict[int, Tensor] = {}
+
+        def of(number: int, chunk: Chunk) -> tuple[Tensor, ...]:
+            kept[number] = self.family.answer_(chunk.logits(weights, bias))
+            return (chunk.weighted(self.family.spread(kept[number])).sum(0),)
+
+        (spread,) = self._sums(of, bias.shape)
+        return [kept[number] for number in range(len(self._starts))], spread.to(self.dtype)
+
+    def curve(self, answers: list[Tensor], weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass: the product of the loss's Hessian, where `answers` were taken, with a change (K, d), (K,)."""
+
+        def of(number: int, chunk: Chunk) -> tuple[Tensor, ...]:
+            bent = chunk.weighted(self.family.curve_(chunk.logits(weights, bias), answers[number]))
+            return bent.T @ chunk.features, bent.sum(0)
+
+        slope, lift = self._sums(of, weights.shape, bias.shape)
+        return slope.to(self.dtype), lift.to(self.dtype)
 
     def start(self) -> tuple[Tensor, Tensor]:
         """The best biases (K,) with weights of zero, and the loss's slope (K, d) there, in float64."""
@@ -122,25 +139,22 @@ class Rows:
         labels = self._labels[index]
         weights = self._weights[index] if self._weights is not None else torch.ones(self.count).double()
         bias = self.family.start(labels, weights)
-        slope = torch.zeros(len(bias), self.width, dtype=torch.float64, device=self.home)
-        for chunk in self.chunks():
-            residual = self.family.at_start(chunk.labels, bias.to(chunk.labels.device))
-            residual = residual if chunk.weights is None else residual * chunk.weights[:, None]
-            slope += (residual.T @ chunk.features.double()).to(self.home)
-        return bias.to(self.home), slope / self.count
+
+        def of(number: int, chunk: Chunk) -> tuple[Tensor, ...]:
+            residual = chunk.weighted(self.family.at_start(chunk.labels, bias.to(chunk.labels.device)))
+            return (residual.double().T @ chunk.features.double(),)
+
+        (slope,) = self._sums(of, (len(bias), self.width))
+        return bias.to(self.home), slope
 
     def gram(self) -> Tensor:
         """(d, d): the mean of weight * z z^T over the rows."""
 
-        def of(chunk: Chunk) -> Tensor:
-            z = chunk.features
-            weighted = z if chunk.weights is None else z * chunk.weights[:, None]
-            return (weighted.T @ z).to(self.home)
+        def of(number: int, chunk: Chunk) -> tuple[Tensor, ...]:
+            return (chunk.weighted(chunk.features).T @ chunk.features,)
 
-        total = torch.zeros(self.width, self.width, dtype=torch.float64, device=self.home)
-        for part in self._map(of):
-            total += part
-        return (total / self.count).to(self.dtype)
+        (gram,) = self._sums(of, (self.width, self.width))
+        return gram.to(self.dtype)
 
     def chunks(self) -> Iterator[Chunk]:
         """All chunks in their order."""
@@ -155,13 +169,21 @@ class Rows:
                     coming = reader.submit(self._load, i + 1)
                 yield chunk
 
-    def _map(self, of: Callable[[Chunk], Part]) -> Iterator[Part]:
+    def _sums(self, of: Callable[[int, Chunk], tuple[Tensor, ...]], *shapes: Sequence[int]) -> list[Tensor]:
+        """The means over the rows of what each chunk sums up, in float64 and in the order of the chunks."""
+        totals = [torch.zeros(shape, dtype=torch.float64, device=self.home) for shape in shapes]
+        for parts in self._map(of):
+            for total, part in zip(totals, parts, strict=True):
+                total += part.to(self.home)
+        return [total / self.count for total in totals]
+
+    def _map(self, of: Callable[[int, Chunk], Part]) -> Iterator[Part]:
         if self._pool is None:
-            yield from map(of, self.chunks())
+            yield from map(of, itertools.count(), self.chunks())
             return
         waiting = []
-        for chunk in self.chunks():
-            waiting.append(self._pool.submit(of, chunk))
+        for number, chunk in enumerate(self.chunks()):
+            waiting.append(self._pool.submit(of, number, chunk))
             if len(waiting) == len(self.devices):
                 yield from (task.result() for task in waiting)
                 waiting = []

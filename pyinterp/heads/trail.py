@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.heads.penalty import Penalty
+from pyinterp.heads.problem import WHERE
 from pyinterp.heads.solver import Solution
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.progress import Progress, Ticker
@@ -43,7 +45,13 @@ class Trail:
         self._common, self._penalties = dict(common), penalties
         self._file = None if file is None else fspath(file)
         self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        if self._file is not None and Path(f"{self._file}.json").exists():
+        if self._file is None:
+            return
+        folder = Path(self._file).parent
+        if not (folder.is_dir() and os.access(folder, os.W_OK)):
+            fix = "Make the folder, or choose another."
+            raise OSError(explain(WHERE, f"to write {self._file}", "a folder that can't be written to", fix))
+        if Path(f"{self._file}.json").exists():
             self._read(self._file)
 
     def __len__(self) -> int:
@@ -74,12 +82,12 @@ class Trail:
                 found = solve(penalty, weights, bias, curvature)
                 curvature = found.curvature
                 self._add(penalty, found)
-                ticker(1)
-                if self._full(-1, most):
-                    return "max_features_per_class"
                 if self._file is not None and time.monotonic() - written > WRITE_EVERY:
                     self.path("running").save(self._file)
                     written = time.monotonic()
+                ticker(1)
+                if self._full(-1, most):
+                    return "max_features_per_class"
         except KeyboardInterrupt:
             if not len(self):
                 raise
@@ -143,7 +151,7 @@ class Trail:
         if parts:
             got = f"one of another path (it differs in {', '.join(parts)})"
             fix = "Choose another file, or delete it to start anew."
-            raise ValueError(explain("fit_sparse_path", f"a path of this call at {file}", got, fix))
+            raise ValueError(explain(WHERE, f"a path of this call at {file}", got, fix))
         for name, column in self._columns.items():
             column += (
                 getattr(stored, name).unbind()

@@ -1,0 +1,202 @@
+"""The path as a whole: going on from files, chunks and devices, validation, ending early, saving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from samples import classes, standardised
+from sklearn.metrics import accuracy_score, log_loss
+
+from pyinterp.features import Features
+from pyinterp.heads import SparsePath, fit_sparse_path, rows
+
+FEW: dict[str, Any] = {"n_lambdas": 6, "min_ratio": 0.05}
+TENSORS = (
+    "lambdas",
+    "weights",
+    "biases",
+    "kkt",
+    "objective",
+    "converged",
+    "passes",
+    "train_loss",
+    "mean",
+    "std",
+)
+
+
+def same(a: SparsePath, b: SparsePath) -> bool:
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in TENSORS)
+
+
+def test_the_grid_falls_geometrically_from_lambda_max() -> None:
+    features, labels = classes()
+    path = fit_sparse_path(features, labels, n_lambdas=5, min_ratio=0.01, progress=False)
+    ratios = path.lambdas / path.lambdas[0]
+    torch.testing.assert_close(ratios, 10 ** torch.linspace(0, -2, 5, dtype=torch.float64))
+    z = standardised(features)
+    onehot = torch.nn.functional.one_hot(labels).double()
+    largest = (z.T @ (onehot - onehot.mean(0)) / len(z)).abs().max() / 0.99
+    assert float(path.lambdas[0]) == pytest.approx(float(largest), rel=1e-12)
+
+
+def test_any_number_of_devices_gives_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rows.CHUNK_BYTES, "cpu", 1)  # chunks of 256 rows
+    features, labels = classes(count=1000)
+    alone = fit_sparse_path(features.float(), labels, **FEW)
+    for count in (2, 3):
+        assert same(alone, fit_sparse_path(features.float(), labels, devices=count * ["cpu"], **FEW))
+
+
+def test_rows_from_disk_give_the_same_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(rows.CHUNK_BYTES, "cpu", 1)
+    features, labels = classes(count=700)
+    kept = fit_sparse_path(features.float(), labels, validation=0.2, **FEW)
+    monkeypatch.setattr(rows, "RESIDENT_SHARE", 0.0)
+    Features.of(features.float(), labels).save(tmp_path / "features")
+    streamed = fit_sparse_path(Features.load(tmp_path / "features"), validation=0.2, **FEW)
+    assert same(kept, streamed)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    assert same(kept, fit_sparse_path(mapped, labels, validation=0.2, **FEW))  # type: ignore[arg-type]
+
+
+def test_validation_is_scikit_learns_loss_and_accuracy() -> None:
+    features, labels = classes(count=400)
+    path = fit_sparse_path(features[:300], labels[:300], validation=(features[300:], labels[300:]), **FEW)
+    assert (path.samples, path.validation_samples) == (300, 100)
+    for point in range(len(path)):
+        for part, losses, accuracies in (
+            (slice(300), path.train_loss, path.train_accuracy),
+            (slice(300, 400), path.validation_loss, path.validation_accuracy),
+        ):
+            z = (features[part] - path.mean) / path.std
+            logits = z @ path.weights[point].T + path.biases[point]
+            odds = torch.softmax(logits, 1).numpy()
+            assert float(losses[point]) == pytest.approx(
+                log_loss(labels[part], odds, labels=range(4)), rel=1e-6
+            )
+            assert float(accuracies[point]) == pytest.approx(accuracy_score(labels[part], odds.argmax(1)))
+
+
+def test_a_held_out_share_is_stratified_and_not_fitted() -> None:
+    features, labels = classes(count=400)
+    path = fit_sparse_path(features, labels, validation=0.25, seed=3, **FEW)
+    counts = torch.bincount(labels)
+    assert path.validation_samples == int((counts // 4).sum())
+    assert path.samples == 400 - path.validation_samples
+    again = fit_sparse_path(features, labels, validation=0.25, seed=3, **FEW)
+    other = fit_sparse_path(features, labels, validation=0.25, seed=4, **FEW)
+    assert same(path, again)
+    assert not torch.equal(path.mean, other.mean)
+
+
+def test_the_path_ends_at_the_wanted_features_per_class() -> None:
+    features, labels = classes(width=20)
+    path = fit_sparse_path(features, labels, max_features_per_class=3, n_lambdas=40)
+    used = path.features_per_class
+    assert path.stopped == "max_features_per_class"
+    assert float(used[-1]) >= 3 > float(used[-2])
+
+
+class Interrupt(Exception):
+    """Stands for a machine that goes down."""
+
+
+def test_a_path_goes_on_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyinterp.heads.trail.WRITE_EVERY", 0.0)
+    features, labels = classes()
+    whole = fit_sparse_path(features, labels, **FEW)
+    solved: list[int] = []
+
+    def tell(row: Mapping[str, Any]) -> None:
+        solved.append(row["done"])
+        if len(solved) == 3:
+            raise Interrupt
+
+    file = tmp_path / "path"
+    with pytest.raises(Interrupt):
+        fit_sparse_path(features, labels, file=file, progress=tell, **FEW)
+    assert len(SparsePath.load(file)) == 3
+    seen: list[int] = []
+    path = fit_sparse_path(features, labels, file=file, progress=lambda row: seen.append(row["done"]), **FEW)
+    assert seen == [4, 5, 6]
+    torch.testing.assert_close(path.objective, whole.objective, rtol=1e-6, atol=0)
+    assert bool(path.converged.all())
+    assert same(path, fit_sparse_path(features, labels, file=file, **FEW))
+    assert same(path, SparsePath.load(file))
+    assert SparsePath.load(file).stopped == "grid"
+
+
+def test_ctrl_c_keeps_what_is_done() -> None:
+    features, labels = classes()
+
+    def tell(row: Mapping[str, Any]) -> None:
+        if row["done"] == 2:
+            raise KeyboardInterrupt
+
+    path = fit_sparse_path(features, labels, progress=tell, **FEW)
+    assert (len(path), path.stopped) == (2, "interrupted")
+    assert "ends early: interrupted" in path.summary()
+
+
+def test_a_file_can_be_gone_on_with_to_more_features(tmp_path: Path) -> None:
+    features, labels = classes(width=20)
+    options: dict[str, Any] = {"file": tmp_path / "path", "n_lambdas": 30}
+    short = fit_sparse_path(features, labels, max_features_per_class=3, **options)
+    longer = fit_sparse_path(features, labels, max_features_per_class=6, **options)
+    assert len(longer) > len(short)
+    assert torch.equal(longer.weights[: len(short)], short.weights)
+    cut = fit_sparse_path(features, labels, max_features_per_class=3, **options)
+    assert torch.equal(cut.weights, short.weights)
+
+
+def test_a_file_of_another_path_is_refused(tmp_path: Path) -> None:
+    features, labels = classes()
+    file = tmp_path / "path"
+    fit_sparse_path(features, labels, file=file, **FEW)
+    for changed, words in (
+        ({"alpha": 0.5}, "alpha"),
+        ({"tolerance": 1e-3}, "tolerance"),
+        ({"n_lambdas": 7}, "grid"),
+        ({"grouped": True}, "grouped"),
+    ):
+        with pytest.raises(ValueError, match=f"of another path .it differs in .*{words}"):
+            fit_sparse_path(features, labels, file=file, **{**FEW, **changed})
+    with pytest.raises(ValueError, match=r"of another path .it differs in data"):
+        fit_sparse_path(features + torch.eye(300, 10), labels, file=file, **FEW)
+    (tmp_path / "path.safetensors").write_bytes(b"cut")
+    with pytest.raises(ValueError, match=r"SparsePath\.load: expected a sparse path"):
+        fit_sparse_path(features, labels, file=file, **FEW)
+
+
+def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -> None:
+    features, labels = classes()
+    seen: list[Any] = []
+    with pytest.raises(OSError, match="to write"):
+        fit_sparse_path(features, labels, file=tmp_path / "no" / "path", progress=seen.append, **FEW)
+    assert seen == []
+
+
+def test_a_path_is_saved_whole(tmp_path: Path) -> None:
+    features, labels = classes()
+    for options in ({"validation": 0.2}, {"grouped": True}, {"family": "gaussian"}):
+        wanted = labels.double() if "family" in options else labels
+        path = fit_sparse_path(features, wanted, **{**FEW, **options})
+        path.save(tmp_path / "path")
+        back = SparsePath.load(tmp_path / "path")
+        for name, value in vars(path).items():
+            other = getattr(back, name)
+            assert torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other, name
+
+
+def test_classes_and_network_come_from_the_features() -> None:
+    features, labels = classes()
+    named = Features.of(features.float(), labels, class_names=("a", "b", "c", "d"))
+    path = fit_sparse_path(named, **FEW)
+    assert path.class_names == ("a", "b", "c", "d")
+    assert path.select(point=3).name(2) == "c"
