@@ -11,10 +11,11 @@ struct DescentPass {
   const S* gram;       // (size, size)
   const S* diagonal;   // (size): of gram
   const S* curvature;  // (size): the same, plus l2
+  const S* inverse;    // (size): of curvature
   S* weights;          // (rows, size): the start, then the result
   int64_t* sweeps;     // (rows)
   int64_t size;
-  S l1, tolerance;
+  S l1, l2, tolerance;
   int64_t max_sweeps;
 };
 

@@ -46,6 +46,8 @@ PYI_HD void subtract(S* r, const S* row, S change, int64_t count) {
   }
 }
 
+constexpr int64_t kAhead = 4;  // rows whose numbers are on their way to the cache
+
 // r[0, vectors * lanes) -= the sum over the `count` listed coordinates i of w_i gram[i, first ...].
 template <int vectors, class S>
 PYI_HD void subtract_rows(
@@ -59,6 +61,10 @@ PYI_HD void subtract_rows(
   for (int64_t n = 0; n < count; ++n) {
     const S* const row = gram + list[n] * size + first;
     const V factor = V{} + w[list[n]];
+    const S* const later = gram + list[n + kAhead < count ? n + kAhead : n] * size + first;
+    for (size_t line = 0; line < sizeof(total) / 64; ++line) {
+      __builtin_prefetch(later + line * (64 / sizeof(S)));
+    }
     PYI_UNROLL
     for (int k = 0; k < vectors; ++k) {
       total[k] -= factor * load_vector(row + k * kVector<S>);
@@ -108,10 +114,15 @@ class Descent {
   static constexpr int64_t kBlock = 256;  // coordinates whose residual is made at once
   static constexpr int kTile = 8;         // vectors of it in registers
 
-  // Sets w_j to its optimum given the others; gives the change.
-  PYI_HD S improve(S& w, S residual, S diagonal, S curvature, bool& moved) const {
-    const S fresh = shrink(residual + diagonal * w, p_.l1) / curvature;
-    const S change = fresh - w;
+  // Sets w to its optimum given the others; gives the change. A weight that keeps its sign changes by its gradient, with
+  // the fewest operations between a residual and the next one, which wait for each other.
+  PYI_HD S improve(S& w, S residual, S diagonal, S curvature, S inverse, bool& moved) const {
+    S change = (residual - ((w < 0 ? -p_.l1 : p_.l1) + p_.l2 * w)) * inverse;
+    S fresh = w + change;
+    if (!(w * fresh > 0)) {
+      fresh = shrink(residual + diagonal * w, p_.l1) * inverse;
+      change = fresh - w;
+    }
     w = fresh;
     moved |= !(std::fabs(change) * curvature <= p_.tolerance);
     return change;
@@ -168,7 +179,7 @@ class Descent {
         if (p_.curvature[at] == 0) {
           continue;
         }
-        const S change = improve(w[j], r[j], p_.diagonal[at], p_.curvature[at], moved);
+        const S change = improve(w[j], r[j], p_.diagonal[at], p_.curvature[at], p_.inverse[at], moved);
         if (change != 0) {  // nobody asks for the residuals before j again
           const int64_t from = j / kVector<S> * kVector<S>;
           subtract(r + from, p_.gram + at * p_.size + first + from, change, count - from);
@@ -193,18 +204,20 @@ class Descent {
     if (stride_ > room_) {
       room_ = stride_ * 2 < p_.size + kWidth ? stride_ * 2 : p_.size + kWidth;
       gram_.reset(new S[room_ * room_]);
-      vectors_.reset(new S[room_ * 4]);
+      vectors_.reset(new S[room_ * 5]);
     }
     weights_ = vectors_.get();
     residual_ = weights_ + room_;
     diagonal_ = residual_ + room_;
     curvature_ = diagonal_ + room_;
+    inverse_ = curvature_ + room_;
     for (int64_t i = 0; i < stride_; ++i) {
       const int64_t at = i < count_ ? list_[i] : 0;
       weights_[i] = i < count_ ? w_[at] : 0;
       residual_[i] = i < count_ ? c_[at] : 0;
       diagonal_[i] = p_.diagonal[at];
       curvature_[i] = p_.curvature[at];
+      inverse_[i] = p_.inverse[at];
     }
     for (int64_t i = 0; i < count_; ++i) {
       const S* const row = p_.gram + list_[i] * p_.size;
@@ -222,7 +235,7 @@ class Descent {
   bool sweep_active() {
     bool moved = false;
     for (int64_t i = 0; i < count_; ++i) {
-      const S change = improve(weights_[i], residual_[i], diagonal_[i], curvature_[i], moved);
+      const S change = improve(weights_[i], residual_[i], diagonal_[i], curvature_[i], inverse_[i], moved);
       if (change != 0) {
         subtract(residual_, gram_.get() + i * stride_, change, stride_);
       }
@@ -248,7 +261,7 @@ class Descent {
   std::unique_ptr<S[]> block_, gram_, vectors_;
   std::unique_ptr<int32_t[]> list_, before_;  // the coordinates that are not zero, in order; those before this sweep
   int64_t count_ = 0, stride_ = 0, room_ = 0;
-  S *weights_ = nullptr, *residual_ = nullptr, *diagonal_ = nullptr, *curvature_ = nullptr;
+  S *weights_ = nullptr, *residual_ = nullptr, *diagonal_ = nullptr, *curvature_ = nullptr, *inverse_ = nullptr;
 };
 
 template <class S>

@@ -32,17 +32,18 @@ std::tuple<Tensor, Tensor> gram_descent(
   for_each_wide_dtype(c, [&](auto number) {
     using S = decltype(number);
     const S* const matrix = g.template const_data_ptr<S>();
-    std::vector<S> diagonal(d), curvature(d);
+    std::vector<S> diagonal(d), curvature(d), inverse(d);
     for (int64_t j = 0; j < d; ++j) {
       diagonal[j] = matrix[j * d + j];
       curvature[j] = diagonal[j] + static_cast<S>(l2);
+      inverse[j] = 1 / curvature[j];
       STD_TORCH_CHECK(
           !(diagonal[j] < 0), "the diagonal of the Gram matrix must not be negative, got ", diagonal[j]);
     }
     const DescentPass<S> pass{
-        c.template const_data_ptr<S>(), matrix, diagonal.data(), curvature.data(),
+        c.template const_data_ptr<S>(), matrix, diagonal.data(), curvature.data(), inverse.data(),
         solved.template mutable_data_ptr<S>(), sweeps.template mutable_data_ptr<int64_t>(), d,
-        static_cast<S>(l1), static_cast<S>(tolerance), max_sweeps};
+        static_cast<S>(l1), static_cast<S>(l2), static_cast<S>(tolerance), max_sweeps};
     std::atomic<int64_t> next{0};  // rows take unequal times
     const int64_t workers = std::min<int64_t>(rows, torch::stable::get_num_threads());
     torch::stable::parallel_for(0, workers, 1, [&](int64_t, int64_t) {
