@@ -114,7 +114,9 @@ def _check(
         got = ", ".join(str(t.device) for t in tensors)
         fix = "Move gradient and previous to the device of point."
         raise ValueError(explain(where, "all tensors on one device", got, fix))
-    if not (0 < step < math.inf and 0 <= l1 < math.inf and 0 <= l2 < math.inf and math.isfinite(momentum)):
+    if not (
+        0 < step < math.inf and 0 <= l1 < math.inf and 0 <= l2 < math.inf and -math.inf < momentum < math.inf
+    ):
         got = f"step={step}, l1={l1}, l2={l2}, momentum={momentum}"
         fix = "A step is positive, a penalty is not negative, and all are finite."
         raise ValueError(explain(where, "step > 0, l1 >= 0, l2 >= 0 and a finite momentum", got, fix))

@@ -15,7 +15,7 @@ def _reference(logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor
     fits = ((labels >= 0) & (labels < logits.shape[1])).all()
     torch._assert_async(fits, "labels must be at least 0 and less than the number of classes")
     one = labels[:, None]
-    losses = logits.logsumexp(1) - logits.gather(1, one)[:, 0]
+    losses = -logits.log_softmax(1).gather(1, one)[:, 0]
     logits.copy_(logits.softmax(1))
     logits.scatter_add_(1, one, logits.new_full((), -1).expand_as(one))
     if weights is not None:
