@@ -2,10 +2,10 @@
 //
 // No include guard: for_each_isa.h includes this once per instruction set, inside that set's namespace.
 //
-// The residual r = c - G w is made anew, block of coordinates by block, whenever a sweep over all of them comes by: that
-// costs as much as keeping it up to date would, needs no second pass after the sweeps over the active coordinates, and
-// does not add up rounding errors. Those sweeps have a residual of their own, on a Gram matrix of the active rows and
-// columns side by side.
+// The residual r = c - G w is made anew, block of coordinates by block, whenever a sweep over all of them comes by. That
+// costs as much as keeping it up to date, needs no second pass after the sweeps over the active coordinates, and adds up
+// no rounding errors. Those sweeps have a residual of their own, on a Gram matrix of the active coordinates alone: at
+// 512 and 2048 coordinates that is 2 and 3 times faster than updating the residual of all.
 
 // One bit for each lane of a mask.
 #if PYI_LANES == 16
@@ -114,8 +114,8 @@ class Descent {
   static constexpr int64_t kBlock = 256;  // coordinates whose residual is made at once
   static constexpr int kTile = 8;         // vectors of it in registers
 
-  // Sets w to its optimum given the others; gives the change. A weight that keeps its sign changes by its gradient, with
-  // the fewest operations between a residual and the next one, which wait for each other.
+  // Sets w to its optimum given the others; gives the change. A weight that keeps its sign changes by its gradient: the
+  // fewest operations between a residual and the next one, which waits for it.
   PYI_HD S improve(S& w, S residual, S diagonal, S curvature, S inverse, bool& moved) const {
     S change = (residual - ((w < 0 ? -p_.l1 : p_.l1) + p_.l2 * w)) * inverse;
     S fresh = w + change;
@@ -162,7 +162,7 @@ class Descent {
     return j;
   }
 
-  // A sweep over all coordinates; gives whether one moved by more than the tolerance. Leaves the list of those not zero.
+  // A sweep over all coordinates, which lists those not zero; gives whether one moved by more than the tolerance.
   bool sweep_all() {
     bool moved = false;
     std::swap(list_, before_);

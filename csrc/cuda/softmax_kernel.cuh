@@ -39,8 +39,8 @@ __device__ S over_team(S value, S* scratch, const F& f) {
   return value;
 }
 
-// blockDim is (32 * warps, rows at once), with one row at once for teams of several warps. A thread holds `items` numbers
-// of its row; those beyond are read again in every pass.
+// blockDim is (32 * warps, rows at once), with one row at once for teams of several warps. A thread holds `items`
+// numbers of its row; those beyond are read again in every pass.
 template <class S, int warps, int items>
 __global__ void softmax_kernel(const SoftmaxPass<S> p) {
   __shared__ S scratch[warps];
