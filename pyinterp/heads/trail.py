@@ -79,7 +79,7 @@ class Trail:
         try:
             for penalty in self._penalties[len(self) :]:
                 weights, bias = self._start(penalty.strength) if len(self) else head
-                found = solve(penalty, weights, bias, curvature)
+                found = solve(penalty, weights.to(head[0]), bias.to(head[1]), curvature)
                 curvature = found.curvature
                 self._add(penalty, found)
                 if self._file is not None and time.monotonic() - written > WRITE_EVERY:
@@ -130,8 +130,8 @@ class Trail:
     def _add(self, penalty: Penalty, found: Solution) -> None:
         for name, value in (
             ("lambdas", penalty.strength),
-            ("weights", found.weights),
-            ("biases", found.bias),
+            ("weights", found.weights.cpu()),
+            ("biases", found.bias.cpu()),
             ("kkt", found.violation),
             ("objective", found.objective),
             ("passes", found.passes),

@@ -200,3 +200,17 @@ def test_classes_and_network_come_from_the_features() -> None:
     path = fit_sparse_path(named, **FEW)
     assert path.class_names == ("a", "b", "c", "d")
     assert path.select(point=3).name(2) == "c"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("options", [{}, {"grouped": True}, {"family": "binary"}, {"solver": "fista"}])
+def test_a_gpu_gives_the_same_path(options: dict[str, Any]) -> None:
+    features, labels = classes(count=500, outputs=2 if "family" in options else 4)
+    here = fit_sparse_path(features, labels, tolerance=1e-6, **FEW, **options)
+    there = fit_sparse_path(features.cuda(), labels.cuda(), tolerance=1e-6, **FEW, **options)
+    assert there.weights.device.type == "cpu"
+    assert bool(there.converged.all())
+    torch.testing.assert_close(there.objective, here.objective, rtol=1e-8, atol=0)
+    torch.testing.assert_close(there.weights, here.weights, rtol=0, atol=1e-3)
+    streamed = fit_sparse_path(features, labels, devices=["cuda"], tolerance=1e-6, **FEW, **options)
+    assert same(there, streamed)
