@@ -2,10 +2,10 @@
 //
 // No include guard: for_each_isa.h includes this once per instruction set, inside that set's namespace.
 //
-// The residual r = c - G w is made anew, block of coordinates by block, whenever a sweep over all of them comes by. That
-// costs as much as keeping it up to date, needs no second pass after the sweeps over the active coordinates, and adds up
-// no rounding errors. Those sweeps have a residual of their own, on a Gram matrix of the active coordinates alone: at
-// 512 and 2048 coordinates that is 2 and 3 times faster than updating the residual of all.
+// The residual r = c - G w is made anew, block of coordinates by block, whenever a sweep over all of them comes by.
+// That costs as much as keeping it up to date, needs no second pass after the sweeps over the active coordinates, and
+// adds up no rounding errors. Those sweeps have a residual of their own, on a Gram matrix of the active coordinates
+// alone: at 512 and 2048 coordinates that is 2 and 3 times faster than updating the residual of all.
 
 // One bit for each lane of a mask.
 #if PYI_LANES == 16
