@@ -62,7 +62,13 @@ def digits() -> tuple[Tensor, Tensor]:
     pictures = pictures.float().view(-1, 1, 8, 8) / 16
     body = nn.Sequential(
         *(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()),
-        *(nn.MaxPool2d(2), nn.Conv2d(64, 128, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        *(
+            nn.MaxPool2d(2),
+            nn.Conv2d(64, 128, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        ),
     )
     network = nn.Sequential(body, nn.Linear(128, 10))
     train = torch.arange(len(labels)) % 5 != 0
@@ -220,10 +226,18 @@ def grid(kind: str, z: Tensor, labels: Tensor, points: int, ratio: float) -> lis
 
 def measure(case: str, kind: str, peers: list[str], points: int, ratio: float) -> dict[str, Any]:
     features, labels = CASES[case]()
-    z = (features.double() - features.double().mean(0)) / features.double().std(0, correction=0).clamp_min(1e-9)
+    z = (features.double() - features.double().mean(0)) / features.double().std(0, correction=0).clamp_min(
+        1e-9
+    )
     z = z.float()
     lambdas = grid(kind, z, labels, points, ratio)
-    row: dict[str, Any] = {"case": case, "kind": kind, "points": points, "last_ratio": ratio, "contenders": {}}
+    row: dict[str, Any] = {
+        "case": case,
+        "kind": kind,
+        "points": points,
+        "last_ratio": ratio,
+        "contenders": {},
+    }
     row["shape"] = [*z.shape, int(labels.max()) + 1]
     for name, run in KINDS[kind].items():
         if peers and name not in (*peers, "pyinterp"):

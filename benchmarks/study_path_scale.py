@@ -47,7 +47,12 @@ def one_pass(count: int) -> dict[str, float]:
     weights, bias = torch.zeros(CLASSES, WIDTH), torch.zeros(CLASSES)
     seconds = fastest(lambda: rows.gradient(weights, bias))
     work = 4.0 * count * WIDTH * CLASSES
-    return {"rows": count, "seconds": seconds, "gigaflop": work / 1e9, "gigaflop_per_second": work / seconds / 1e9}
+    return {
+        "rows": count,
+        "seconds": seconds,
+        "gigaflop": work / 1e9,
+        "gigaflop_per_second": work / seconds / 1e9,
+    }
 
 
 def main() -> None:

@@ -3,12 +3,16 @@
 from pyinterp.heads.audit import group_differences, repairs, shared_features, top_k_accuracy, top_samples
 from pyinterp.heads.head import SparseHead, head_of
 from pyinterp.heads.path import fit_sparse_path
+from pyinterp.heads.place import FeaturePlaces, locate_features
 from pyinterp.heads.reading import contributions, explain_margin, single_repairs, smallest_flip
 from pyinterp.heads.refit import exactly, refit
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.heads.sparsity import anec, at_nec, ncc, random_features
+from pyinterp.heads.visualise import FeaturePictures, visualise_features
 
 __all__ = [
+    "FeaturePictures",
+    "FeaturePlaces",
     "SparseHead",
     "SparsePath",
     "anec",
@@ -19,6 +23,7 @@ __all__ = [
     "fit_sparse_path",
     "group_differences",
     "head_of",
+    "locate_features",
     "ncc",
     "random_features",
     "refit",
@@ -28,4 +33,5 @@ __all__ = [
     "smallest_flip",
     "top_k_accuracy",
     "top_samples",
+    "visualise_features",
 ]

@@ -265,7 +265,7 @@ def _display(tensor: Tensor, preprocess: Preprocessor | None) -> Tensor:
     extremes.
     """
     values = tensor.cpu()
-    levels = _levels(preprocess, tuple(values.shape[1:]))
+    levels = None if preprocess is None else pixel_levels(preprocess, tuple(values.shape[1:]))
     if levels is None:
         low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
     else:
@@ -276,10 +276,17 @@ def _display(tensor: Tensor, preprocess: Preprocessor | None) -> Tensor:
     return pixels
 
 
-def _levels(preprocess: Preprocessor | None, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
-    """Black and white (C, 1, 1) as ``preprocess`` makes them; None if it is no affine map per channel."""
-    if preprocess is None:
-        return None
+def pixel_levels(preprocess: Preprocessor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor] | None:
+    """What a black and a white pixel are for the network.
+
+    Args:
+        preprocess: PIL image (RGB) -> (C, H, W), usually ``LoadedModel.preprocess``.
+        shape: (C, H, W) of a picture that it leaves at its size.
+
+    Returns:
+        Black and white, (C, 1, 1) float32 each: a pixel p in [0, 1] becomes ``black + (white - black) * p``. None if
+        ``preprocess`` is no such map per channel.
+    """
     flat = [preprocess(Image.new("RGB", (shape[2], shape[1]), (level,) * 3)) for level in (0, 51, 255)]
     if any(tuple(one.shape[:1]) != shape[:1] for one in flat):
         return None
