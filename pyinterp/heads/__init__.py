@@ -6,6 +6,7 @@ from pyinterp.heads.path import fit_sparse_path
 from pyinterp.heads.place import FeaturePlaces, locate_features
 from pyinterp.heads.reading import contributions, explain_margin, single_repairs, smallest_flip
 from pyinterp.heads.refit import exactly, refit
+from pyinterp.heads.single import feature_model
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.heads.sparsity import anec, at_nec, ncc, random_features
 from pyinterp.heads.visualise import FeaturePictures, visualise_features
@@ -20,6 +21,7 @@ __all__ = [
     "contributions",
     "exactly",
     "explain_margin",
+    "feature_model",
     "fit_sparse_path",
     "group_differences",
     "head_of",
