@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "games": {"models", "ops", "errors", "storage", "progress", "memory"},
     "interactions": {"games", "models", "ops", "errors", "storage", "version", "progress"},
     "features": {"models", "errors", "storage", "progress"},
-    "heads": {"features", "models", "ops", "errors", "storage", "version", "progress", "memory"},
+    "heads": {"features", "games", "models", "ops", "errors", "storage", "version", "progress", "memory"},
     "chains": {"models", "ops", "errors", "storage"},
     "knowledge": {"interactions", "games", "features", "heads", "models", "errors"},
     "distributed": {"errors"},

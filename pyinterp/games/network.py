@@ -100,6 +100,17 @@ class NetworkGame(Game):
         with self._settings():
             return self._worker(self.model)(codes)
 
+    def logits(self, codes: Tensor) -> Tensor:
+        """The network's answers (B, classes) on the subsets (B,) int64, as one batch; see `evaluate`.
+
+        Raises:
+            ValueError: The model is in train mode.
+        """
+        require_eval(self.model)
+        with self._settings(), plain_numerics(self.device):
+            answers = self._forward(self.model)(codes)
+        return answers.clone()  # outside of inference mode, so that it is a tensor like any other
+
     def identity(self) -> dict[str, str]:
         """What tells this game from others, part by part: a checkpoint is taken only if all are equal."""
         score = self._scorer.fingerprint(self._plain.shape[1], self.device)

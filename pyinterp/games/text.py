@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -110,11 +110,21 @@ def _players(kind: str, encoded: Any, tokenizer: Any, tokens: tuple[str, ...]) -
     if not getattr(tokenizer, "is_fast", False):
         fix = 'Pass players="tokens", or the result of token_players.'
         raise ValueError(explain("TextGame", "a fast tokenizer, which knows its words", "a slow one", fix))
+    return token_players(tokens, list(word_places(encoded, places).values()))
+
+
+def word_places(encoded: Any, places: Iterable[int]) -> dict[int, list[int]]:
+    """Word -> where its tokens are, in the order of the sentence: the players "words" of a `TextGame`.
+
+    Args:
+        encoded: What a fast tokenizer gives for one sentence.
+        places: Of the tokens that are part of the sentence.
+    """
     words = encoded.word_ids(0)
     groups: dict[int, list[int]] = {}
     for place in places:
         groups.setdefault(words[place], []).append(place)
-    return token_players(tokens, list(groups.values()))
+    return groups
 
 
 def _baseline(baseline: Tensor | str, ids: Tensor, tokenizer: Any) -> Tensor:

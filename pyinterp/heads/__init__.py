@@ -1,6 +1,7 @@
 """Sparse heads: a last layer that reads a few deep features per class, and what it tells about a model."""
 
 from pyinterp.heads.audit import group_differences, repairs, shared_features, top_k_accuracy, top_samples
+from pyinterp.heads.counterfactuals import WordFlips, counterfactual_words
 from pyinterp.heads.head import SparseHead, head_of
 from pyinterp.heads.path import fit_sparse_path
 from pyinterp.heads.place import FeaturePlaces, locate_features
@@ -10,15 +11,20 @@ from pyinterp.heads.single import feature_model
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.heads.sparsity import anec, at_nec, ncc, random_features
 from pyinterp.heads.visualise import FeaturePictures, visualise_features
+from pyinterp.heads.words import TopWords, WordEffects, top_words, word_effects
 
 __all__ = [
     "FeaturePictures",
     "FeaturePlaces",
     "SparseHead",
     "SparsePath",
+    "TopWords",
+    "WordEffects",
+    "WordFlips",
     "anec",
     "at_nec",
     "contributions",
+    "counterfactual_words",
     "exactly",
     "explain_margin",
     "feature_model",
@@ -35,5 +41,7 @@ __all__ = [
     "smallest_flip",
     "top_k_accuracy",
     "top_samples",
+    "top_words",
     "visualise_features",
+    "word_effects",
 ]

@@ -90,7 +90,7 @@ def explain_margin(
         class_: None: the predicted class.
         against: None: the class with the largest logit but ``class_``.
     """
-    _of_classes(head)
+    require_classes(head)
     weights, bias = head.rows
     row = features.reshape(1, -1)
     logits = head.logits(row)[0]
@@ -121,7 +121,7 @@ def smallest_flip(head: SparseHead, features: Tensor, to: int | str | None = Non
     Returns:
         None if no removal does it.
     """
-    _of_classes(head)
+    require_classes(head)
     weights, bias = head.rows
     z = head.standardise(features.reshape(1, -1))[0]
     logits = head.logits(features.reshape(1, -1))[0]
@@ -153,7 +153,7 @@ def single_repairs(head: SparseHead, features: Tensor, label: int | str) -> list
         features: (d,).
         label: The right class.
     """
-    _of_classes(head)
+    require_classes(head)
     weights, _ = head.rows
     right = head.class_number(label)
     used = head.features_used
@@ -165,7 +165,8 @@ def single_repairs(head: SparseHead, features: Tensor, label: int | str) -> list
     return used[order[lead[order] > 0]].tolist()
 
 
-def _of_classes(head: SparseHead) -> None:
+def require_classes(head: SparseHead) -> None:
+    """Raise ValueError for a head of numbers."""
     if head.family == "gaussian":
         fix = "Fit the path to classes."
         raise ValueError(explain("SparseHead", "a head of classes", "one of numbers (gaussian)", fix))

