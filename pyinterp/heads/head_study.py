@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields, replace
 from os import PathLike
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
@@ -301,7 +300,7 @@ def _entry(value: Any) -> Any:
 
 
 def _build(plain: dict[str, Any], tensors: dict[str, Tensor]) -> HeadStudy:
-    def own(prefix: str) -> dict[str, Tensor]:
+    def own(prefix: str) -> dict[str, Any]:
         return {key.removeprefix(prefix): tensors[key] for key in tensors if key.startswith(prefix)}
 
     cards = []
@@ -309,7 +308,7 @@ def _build(plain: dict[str, Any], tensors: dict[str, Tensor]) -> HeadStudy:
         known = {**card, "samples": tuple(card["samples"]), "values": tuple(card["values"])}
         cards.append(FeatureCard(**known, **own(f"cards.{i}.")))
     curve = plain["curve"]
-    nested = {
+    nested: dict[str, Any] = {
         "class_names": tuple(plain["class_names"]),
         "carded": tuple(plain["carded"]),
         "top": tuple(TopAccuracy(**one) for one in plain["top"]),
