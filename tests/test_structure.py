@@ -12,7 +12,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyinterp"
-RESULTS = {"chains.chain", "chains.curve", "chains.flow", "interactions.interactions", "interactions.subsets"}
+RESULTS = {
+    *("chains.chain", "chains.curve", "chains.flow"),
+    *("heads.head_study", "interactions.interactions", "interactions.subsets"),
+}
 
 # Room -> what it may import of pyinterp: rooms, or single modules of them. Kernels know no models, models know no
 # methods, methods know no plots, and the report knows only results.

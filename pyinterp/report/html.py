@@ -18,10 +18,12 @@ from pyinterp.chains.chain import Chain
 from pyinterp.chains.curve import SufficiencyCurve
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
+from pyinterp.heads.head_study import HeadStudy
 from pyinterp.interactions.interactions import Interactions
 from pyinterp.report.chain_blocks import chain_blocks, chain_headline
 from pyinterp.report.curve_blocks import curve_blocks
 from pyinterp.report.flow_blocks import flow_blocks
+from pyinterp.report.head_blocks import head_blocks, head_headline
 from pyinterp.report.interactions_blocks import interactions_blocks, interactions_headline
 from pyinterp.report.page import Block, Page, environment, unique
 from pyinterp.storage import replace_files
@@ -43,7 +45,7 @@ def write_report(
 
     Args:
         results: A result, or a list of them: ``Chain``, ``ChainFlow``, ``SufficiencyCurve``,
-            ``Interactions``.
+            ``Interactions``, ``HeadStudy``.
         path: The file to write; its folder is made, and an older file is replaced only by a whole new one.
         images: The images the results speak of, in their order (``models.load_images`` gives them).
         classes: Name of every class of the model, to be shown instead of its number.
@@ -89,7 +91,7 @@ def build(result: Any, page: Page) -> list[Block]:
             "write_report",
             f"results of type {known}",
             type(result).__name__,
-            "Pass what extract_chain or extract_interactions returned.",
+            "Pass what extract_chain, extract_interactions or study_head returned.",
         )
     )
 
@@ -98,6 +100,7 @@ build.register(Chain, chain_blocks)
 build.register(ChainFlow, flow_blocks)
 build.register(SufficiencyCurve, curve_blocks)
 build.register(Interactions, interactions_blocks)
+build.register(HeadStudy, head_blocks)
 
 
 @singledispatch
@@ -108,6 +111,7 @@ def headline(result: Any, page: Page) -> str:
 
 headline.register(Chain, lambda chain, page: chain_headline(chain))
 headline.register(Interactions, interactions_headline)
+headline.register(HeadStudy, head_headline)
 
 
 def _frame(heading: str, blocks: Sequence[Block]) -> dict[str, Any]:

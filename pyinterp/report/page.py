@@ -92,6 +92,14 @@ def data_uri(pixels: Tensor, side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
+def grey_uri(shares: Tensor) -> str:
+    """A map (h, w) of values from 0 to 1 as a PNG data URI: 0 is black."""
+    picture = Image.fromarray((shares.clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy())
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
 def unique(blocks: Sequence[Block]) -> list[Block]:
     """The blocks with early ones first and every anchor used once."""
     seen: dict[str, int] = {}

@@ -63,6 +63,7 @@ def line_chart(
     bound: tuple[float, str] | None = None,
     breaks: Sequence[tuple[float, str]] = (),
     mark: tuple[float, float, str] | None = None,
+    open_points: tuple[Sequence[tuple[float, float]], str] | None = None,
 ) -> Markup:
     """Lines over a common pair of axes.
 
@@ -76,6 +77,7 @@ def line_chart(
         bound: A horizontal dashed line (value, words).
         breaks: Vertical thin lines (x, words), such as the start of a phase.
         mark: One dot (x, y, words).
+        open_points: Rings around points that are not to be trusted, and what the legend calls them.
     """
     lines = [Series(s.name, _drawable(s.points, log_x, log_y), s.role) for s in series]
     dots = _drawable([mark[:2]], log_x, log_y) if mark else []
@@ -113,6 +115,11 @@ def line_chart(
     for line in lines:
         path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in line.points)
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(line.role, path))
+    rings = _drawable(open_points[0], log_x, log_y) if open_points else []
+    for x, y in rings:
+        parts.append(
+            Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(x_axis(x), y_axis(y))
+        )
     for x, y in dots:
         right = x_axis(x) > WIDTH - 120
         parts.append(
@@ -128,7 +135,8 @@ def line_chart(
                 mark[2] if mark else "",
             )
         )
-    legend = _legend(lines) if len(lines) > 1 else Markup("")
+    named = [*lines, *([Series(open_points[1], (), "open")] if open_points and rings else [])]
+    legend = _legend(named) if len(named) > 1 else Markup("")
     return _svg(label, HEIGHT, Markup("").join(parts)) + legend
 
 

@@ -1,0 +1,313 @@
+"""The part of a report that shows a HeadStudy: answer, path, classes, errors, what classes share, settings."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pyinterp.report.head_cards import Gallery, signed
+from pyinterp.report.page import NAMES, Block, Page, fragment
+from pyinterp.report.plots import Series, line_chart, number, percent
+
+if TYPE_CHECKING:
+    from pyinterp.heads.head_study import HeadStudy, PathCurve
+
+OPEN = 6  # classes whose cards are unfolded
+STRONG = 6  # features of a class in pictures; the others are listed
+WEAK = 30
+LOSS = 0.05  # below the network's own layer: told as a warning
+
+
+def head_blocks(study: HeadStudy, page: Page) -> list[Block]:
+    """The sections for one sparse head."""
+    gallery = Gallery(study)
+    part, both = partial(fragment, "head.html"), partial(fragment, "shared.html")
+    blocks = [
+        Block("answer", "The answer", part("answer", _answer(study) | {"defs": gallery.definitions()})),
+        Block("path", "How few features are enough", both("charts", _charts(study))),
+        Block("classes", "The features of each class", part("classes", _classes(study, gallery))),
+        Block("decisions", _decisions_title(study), part("decisions", _decisions(study, gallery))),
+    ]
+    if study.repairs or study.shared:
+        title = "What one feature does to several classes"
+        blocks.append(Block("features", title, part("tables", _tables(study, gallery))))
+    return [
+        *blocks,
+        Block("settings", "Settings and provenance", both("settings", _settings(study)), late=True),
+    ]
+
+
+def head_headline(study: HeadStudy, page: Page) -> str:
+    """What was found, as the heading of the page."""
+    few, classes = number(study.features_per_class, 2), len(study.weights)
+    verb = "feature tells" if few == "1" else "features tell"
+    return f"{few} {verb} each of {classes} classes apart: {_model(study)} on {percent(study.accuracy)} of the samples"
+
+
+def _answer(study: HeadStudy) -> dict[str, Any]:
+    classes, used = len(study.weights), len(study.used)
+    sentence = (
+        f"A last layer that reads {number(study.features_per_class)} features per class, {used:,} of the "
+        f"{study.width:,} that {_model(study)} has, gives {percent(study.accuracy)} of {study.judged:,} samples "
+        f"their right class out of {classes}."
+    )
+    low, high = _wilson(study.accuracy, study.judged)
+    kind = "held-out samples" if study.held_out else "samples"
+    tiles = [
+        _tile("Per class", number(study.features_per_class), "features in the mean"),
+        _tile("In use", f"{used:,}", f"of {study.width:,} features"),
+        _tile(
+            "Accuracy",
+            percent(study.accuracy),
+            f"on {study.judged:,} {kind}; 95\u202f%: {percent(low, 2)} to {percent(high, 2)}",
+        ),
+    ]
+    if study.dense_accuracy is not None:
+        detail = f"the network's own layer, {study.width:,} features per class"
+        tiles.append(_tile("Dense", percent(study.dense_accuracy), detail))
+    if study.errors:
+        text = f"of {study.errors:,} errors become right when one feature is taken away"
+        tiles.append(_tile("Repaired", f"{study.repairable:,}", text))
+    return {"sentence": sentence, "notes": _notes(study), "tiles": tiles}
+
+
+def _notes(study: HeadStudy) -> list[dict[str, str]]:
+    notes = []
+
+    def note(kind: str, head: str, text: str) -> None:
+        notes.append({"kind": kind, "head": head, "text": text})
+
+    if not study.held_out:
+        text = "The accuracy is that on the samples the head was fitted to; on others it may be lower."
+        note("warn", "Nothing was held out.", text)
+    if study.origin.get("converged") is False:
+        text = f"The head misses its optimum by a KKT violation of {number(study.origin['kkt'])}."
+        note("warn", "The solver has not converged.", text)
+    if study.dense_accuracy is not None:
+        lost = study.dense_accuracy - study.accuracy
+        text = f"The network's own layer is right on {percent(study.dense_accuracy)} of the same samples."
+        if lost > LOSS:
+            note("warn", f"{number(100 * lost, 2)} points are lost.", text)
+        else:
+            note(
+                "good", "As good as the dense layer." if lost > 0 else "No worse than the dense layer.", text
+            )
+    idle = [study.class_names[k] for k in (study.weights == 0).all(1).nonzero()[:, 0].tolist()]
+    if idle and len(study.weights) > 2:
+        named = ", ".join(idle[:5]) + (", ..." if len(idle) > 5 else "")
+        note("warn", "Some classes use no feature.", f"They are what is left: {named}.")
+    return notes
+
+
+def _charts(study: HeadStudy) -> dict[str, Any]:
+    figures = []
+    text = ""
+    if study.curve is not None:
+        figures.append({"caption": "Accuracy along the path", "svg": _path_chart(study, study.curve)})
+        text = _path_text(study, study.curve)
+    lines = [
+        Series("sparse: these alone", [(one.count, 100 * one.only) for one in study.top]),
+        Series("sparse: without them", [(one.count, 100 * one.without) for one in study.top], "second"),
+    ]
+    if study.dense_top:
+        lines += [
+            Series("dense: these alone", [(one.count, 100 * one.only) for one in study.dense_top], "faint"),
+            Series(
+                "dense: without them", [(one.count, 100 * one.without) for one in study.dense_top], "dashed"
+            ),
+        ]
+    chart = line_chart(
+        lines,
+        label="Accuracy with only the largest contributions of each decision, and without them",
+        x_label="largest contributions of a decision (logarithmic axis)",
+        y_label="accuracy, %",
+        log_x=True,
+    )
+    figures.append({"caption": "How many features a decision rests on", "svg": chart})
+    text += " A decision rests on few features if these alone reach the full accuracy, and nothing is left without them."
+    return {"figures": figures, "text": text.strip()}
+
+
+def _path_text(study: HeadStudy, curve: PathCurve) -> str:
+    first, last = float(curve.features_per_class[0]), float(curve.features_per_class[-1])
+    text = (
+        f"{len(curve.lambdas)} heads were fitted, with {number(first)} to {number(last)} features per class: each the "
+        "optimum for one strength of the penalty."
+    )
+    missed = int((~curve.converged).sum())
+    if missed:
+        text += f" {missed} of them, ringed, are not optimal yet."
+    accuracy = curve.validation_accuracy
+    if len(accuracy):
+        best = float(accuracy.max())
+        enough = accuracy >= best - 0.01
+        fewest = float(curve.features_per_class[enough].min())
+        text += (
+            f" The best of them is right on {percent(best)} of the held-out samples; {number(fewest)} features per "
+            "class come within one point of that."
+        )
+    return text
+
+
+def _path_chart(study: HeadStudy, curve: PathCurve) -> Any:
+    used = curve.features_per_class.tolist()
+    train = [(x, 100 * y) for x, y in zip(used, curve.train_accuracy.tolist(), strict=True)]
+    lines = [Series("fitted samples", train, "faint")]
+    shown = train
+    if len(curve.validation_accuracy):
+        shown = [(x, 100 * y) for x, y in zip(used, curve.validation_accuracy.tolist(), strict=True)]
+        lines.insert(0, Series("held-out samples", shown))
+    missed = [point for point, good in zip(shown, curve.converged.tolist(), strict=True) if not good]
+    return line_chart(
+        lines,
+        label="Accuracy of the heads of the path against their features per class",
+        x_label="features per class (logarithmic axis)",
+        y_label="accuracy, %",
+        log_x=True,
+        mark=None if curve.point is None else (*shown[curve.point], "this head"),
+        open_points=(missed, "not converged") if missed else None,
+    )
+
+
+def _classes(study: HeadStudy, gallery: Gallery) -> dict[str, Any]:
+    text = "The strongest first. A weight is per standard deviation of its feature: it adds to the class's score where "
+    text += "the feature is above its average." + gallery.legend()
+    left = len(study.weights) - len(study.carded)
+    if left:
+        text += f" Shown are the {len(study.carded)} classes with the lowest accuracy; {left} more are not."
+    largest = float(study.weights.abs().max()) or 1.0
+    cards = [_class(study, gallery, k, largest, i < OPEN) for i, k in enumerate(study.carded)]
+    return {"text": text, "classes": cards}
+
+
+def _class(study: HeadStudy, gallery: Gallery, class_: int, largest: float, is_open: bool) -> dict[str, Any]:
+    features = study.features_of(class_)
+    strong, weak = features[:STRONG], features[STRONG:]
+    listed = ", ".join(f"{feature} ({signed(weight)})" for feature, weight, _ in weak[:WEAK])
+    count, accuracy = int(study.class_samples[class_]), float(study.class_accuracy[class_])
+    told = f"{len(features)} {'feature' if len(features) == 1 else 'features'}"
+    if count:
+        told += f" · {percent(accuracy)} of {count:,} {'sample' if count == 1 else 'samples'} right"
+    return {
+        "name": study.class_names[class_],
+        "told": told,
+        "open": is_open,
+        "features": [
+            {
+                "name": f"Feature {feature}",
+                "anchor": gallery.anchor(feature),
+                "weight": signed(weight),
+                "role": "minus" if weight < 0 else "plus",
+                "share": f"{abs(weight) / largest:.4f}",
+                "typical": f"{signed(typical, 2)} σ in the mean of this class",
+                "others": _others(study, feature, class_),
+                "strip": gallery.strip(feature, class_),
+            }
+            for feature, weight, typical in strong
+        ],
+        "weak": f"and {len(weak)} weaker: {listed}{', ...' if len(weak) > WEAK else ''}" if weak else "",
+    }
+
+
+def _others(study: HeadStudy, feature: int, class_: int) -> str:
+    column = study.weights[:, study.used == feature][:, 0]
+    order = column.abs().argsort(descending=True, stable=True).tolist()
+    users = [k for k in order if k != class_ and float(column[k]) != 0]
+    named = ", ".join(f"{study.class_names[k]} ({signed(float(column[k]), 2)})" for k in users[:3])
+    return f"also: {named}{', ...' if len(users) > 3 else ''}" if users else ""
+
+
+def _decisions_title(study: HeadStudy) -> str:
+    return "Errors, and what would repair them" if study.errors else "The closest decisions"
+
+
+def _decisions(study: HeadStudy, gallery: Gallery) -> dict[str, Any]:
+    wrong = [case for case in study.cases if not case.right]
+    close = [case for case in study.cases if case.right]
+    text = f"No error among the {study.judged:,} samples."
+    if wrong:
+        text = f"{len(wrong):,} of {study.errors:,} errors, the surest first, with the largest contributions to each."
+    return {
+        "text": text,
+        "errors": [gallery.case(case) for case in wrong],
+        "close_text": "Right, by the smallest margins:" if close else "",
+        "close": [gallery.case(case) for case in close],
+    }
+
+
+def _tables(study: HeadStudy, gallery: Gallery) -> dict[str, Any]:
+    names = study.class_names
+    repairs = [
+        {
+            "cells": (names[one.label], names[one.predicted], f"{one.repaired:,} of {one.errors:,}"),
+            "feature": gallery.mention(one.feature),
+        }
+        for one in study.repairs
+    ]
+    shared = [
+        {
+            "cells": tuple(
+                f"{names[k]} ({signed(weight, 2)})"
+                for k, weight in zip(one.classes, one.weights, strict=True)
+            ),
+            "feature": gallery.mention(one.feature),
+        }
+        for one in study.shared
+    ]
+    more = study.shared_count - len(study.shared)
+    return {
+        "repairs": repairs,
+        "shared": shared,
+        "more": f"{more:,} weaker pairs are not shown." if more else "",
+    }
+
+
+def _settings(study: HeadStudy) -> dict[str, Any]:
+    rows: list[tuple[str, str]] = []
+
+    def row(name: str, value: object) -> None:
+        if value not in (None, "", {}, []):
+            rows.append((name, str(value)))
+
+    origin = study.origin
+    row("model", study.model_name)
+    row("features of", f"what {study.classifier_name} reads" if study.classifier_name else "")
+    row("lambda", number(origin["lambda"]) if "lambda" in origin else "")
+    row("alpha", origin.get("alpha"))
+    row("grouped", _yes_or_no(origin.get("grouped")))
+    row("samples fitted to", origin.get("samples"))
+    row("KKT violation", number(origin["kkt"]) if "kkt" in origin else "")
+    row("converged", _yes_or_no(origin.get("converged")))
+    row("refitted", "yes" if origin.get("refitted") else "")
+    row("features removed by hand", ", ".join(map(str, origin.get("removed", []))))
+    row("weights edited by hand", len(origin.get("edits", [])) or "")
+    row("network (SHA-256)", study.model_digest)
+    row("version", study.version)
+    provenance = (
+        "A sparse linear head on deep features, after E. Wong, S. Santurkar and A. Madry, “Leveraging Sparse Linear "
+        "Layers for Debuggable Deep Networks”, ICML 2021: the elastic net on features in units of their standard "
+        "deviation. A feature that is removed takes its average. Where decisions come from can be read from the head "
+        "exactly; what a feature stands for can't, and pictures of its largest values are a hint only."
+    )
+    return {"settings": rows, "provenance": provenance}
+
+
+def _yes_or_no(value: bool | None) -> str:
+    return "" if value is None else ("yes" if value else "no")
+
+
+def _wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of Wilson for a share of independent samples."""
+    z = 1.96
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def _tile(name: str, value: str, detail: str) -> dict[str, str]:
+    return {"name": name, "value": value, "detail": detail}
+
+
+def _model(study: HeadStudy) -> str:
+    return NAMES.get(study.model_name, study.model_name) or "the model"
