@@ -1,10 +1,11 @@
-"""The command line: ``pyinterp demo``, ``pyinterp chain``, ``pyinterp interactions``, ``pyinterp info``."""
+"""The command line: ``pyinterp`` ``demo``, ``chain``, ``interactions``, ``head`` and ``info``."""
 
 from __future__ import annotations
 
 import typer
 
 from pyinterp.cli.chain_command import chain, demo
+from pyinterp.cli.head_command import head
 from pyinterp.cli.info_command import info
 from pyinterp.cli.interactions_command import interactions
 
@@ -16,10 +17,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="See what a trained vision network computes.",
     epilog="Exit codes: 0 done; 1 an error, told in one line; 2 options that do not parse; 3 a chain was found, but it "
-    "misses its target; 130 interrupted: demo and chain save the best chain so far, interactions keeps the scores so "
-    "far, and the same command goes on from there.",
+    "misses its target; 130 interrupted: demo and chain save the best chain so far, interactions keeps the scores and "
+    "head the features and the path so far, and the same command goes on from there.",
 )
-for command in (demo, chain, interactions, info):
+for command in (demo, chain, interactions, head, info):
     app.command()(command)
 
 

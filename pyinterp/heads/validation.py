@@ -98,3 +98,14 @@ def _others(problem: Problem, features: Any, labels: Any) -> Problem:
         fix = "Number the classes alike in both."
         raise ValueError(explain(WHERE, f"validation labels up to {int(problem.labels.max())}", got, fix))
     return others
+
+
+def held_rows(labels: Tensor, share: float, seed: int) -> Tensor:
+    """The rows that ``fit_sparse_path(..., validation=share, seed=seed)`` holds back of classes (N,), in rising order.
+
+    Raises:
+        ValueError: As there.
+    """
+    index = hold_out(Problem(labels[:, None], labels, None, "multinomial"), share, seed).index
+    assert index is not None
+    return index

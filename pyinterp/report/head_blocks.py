@@ -125,7 +125,7 @@ def _charts(study: HeadStudy) -> dict[str, Any]:
         log_x=True,
     )
     figures.append({"caption": "How many features a decision rests on", "svg": chart})
-    text += " A decision rests on few features if these alone reach the full accuracy, and nothing is left without them."
+    text += " A decision rests on few features if these alone reach the full accuracy, and little is left without."
     return {"figures": figures, "text": text.strip()}
 
 

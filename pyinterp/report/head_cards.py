@@ -118,8 +118,8 @@ class Gallery:
     def _turn(self, case: Case) -> str:
         names = self._study.class_names
         if case.repairs:
-            more = len(case.repairs) - 1
-            also = f" So does each of {_list(case.repairs[1:])}." if more else ""
+            also = f" Or removing one of {_list(case.repairs[1:])}." if case.repairs[2:] else ""
+            also = also or "".join(f" Or removing feature {one}." for one in case.repairs[1:])
             return f"Removing feature {case.repairs[0]} repairs it.{also}"
         told = "" if case.right else "No single feature repairs it. "
         if case.flip is None:
@@ -127,7 +127,7 @@ class Gallery:
             return f"{told}No removal of features {end}."
         count = len(case.flip.features)
         which = f"feature {case.flip.features[0]}" if count == 1 else f"features {_list(case.flip.features)}"
-        return f"{told}Without {which} it would be taken for {names[case.flip.after]}."
+        return f"{told}Without {which}, it would be taken for {names[case.flip.after]}."
 
     def _top(self, card: FeatureCard, i: int, class_: int | None) -> dict[str, Any] | None:
         place, sample = self._samples[card.samples[i]]

@@ -118,7 +118,7 @@ def line_chart(
     rings = _drawable(open_points[0], log_x, log_y) if open_points else []
     for x, y in rings:
         parts.append(
-            Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="4"/>').format(x_axis(x), y_axis(y))
+            Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(x_axis(x), y_axis(y))
         )
     for x, y in dots:
         right = x_axis(x) > WIDTH - 120

@@ -1,0 +1,240 @@
+"""``pyinterp head``."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_result, say, told
+from pyinterp.errors import explain
+
+if TYPE_CHECKING:
+    from pyinterp.features import Features
+    from pyinterp.heads import SparseHead, SparsePath
+    from pyinterp.models import LoadedModel
+
+ASKED, ASKED_OF_PHOTOGRAPHS = 20.0, 5.0  # features per class
+CROPS, CROPS_SEED = 20, 0
+BEYOND = 2  # the path goes on to this many times the features that were asked for, for its picture
+NEAR = 0.1
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is classified.
+
+    Attributes:
+        images: A folder with one sub-folder per class, or pictures.
+        labels: Of pictures; None where folders tell.
+        class_names: Of pictures.
+        names: Of pictures.
+        counts: Images of each class, by its name.
+    """
+
+    images: Any
+    labels: list[int] | None
+    class_names: tuple[str, ...]
+    names: tuple[str, ...]
+    counts: dict[str, int]
+
+
+def head(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with one sub-folder of images per class.",
+            show_default="crops of five photographs",
+        ),
+    ] = None,
+    model: Model = "default",
+    features_per_class: Annotated[
+        float | None,
+        typer.Option(
+            help="The head with about this many features per class in the mean.",
+            show_default=f"{ASKED:g}; {ASKED_OF_PHOTOGRAPHS:g} for the photographs",
+        ),
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(help="Instead: the sparsest head at most this far below the best accuracy, as 0.05."),
+    ] = None,
+    alpha: Annotated[float, typer.Option(help="0 to 1: share of the penalty that makes zeros.")] = 0.99,
+    n_lambdas: Annotated[int, typer.Option(help="Heads on the path.", min=1)] = 100,
+    grouped: Annotated[
+        bool, typer.Option("--grouped", help="A feature is used by all classes or by none.")
+    ] = False,
+    validation: Annotated[
+        float, typer.Option(help="Share of each class's images to hold back and judge by; 0: none.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="Of the choice of those images.")] = 0,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
+    out: Out = Path("head"),
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Fit a last layer that reads a few features per class, and show what they are and where they err.
+
+    Writes the head and report.html into --out; features and path are kept there too, for the next run. Example:
+
+        pyinterp head --model default --data photos/ --features-per-class 20 --out results
+    """
+    if features_per_class is not None and within is not None:
+        raise typer.BadParameter("give --features-per-class or --within, not both.")
+    if within is not None and validation == 0:
+        raise typer.BadParameter("--within needs images to judge by: give --validation.")
+    with told(debug):
+        found = _photographs() if data is None else _classes(data)
+        _check(found.counts, validation)
+        make_folder(out)
+        from pyinterp import models
+
+        loaded = models.load(model, device=device)
+        say(f"{loaded.name}: {sum(found.counts.values()):,} images of {len(found.counts)} classes")
+        asked = features_per_class or (ASKED_OF_PHOTOGRAPHS if data is None else ASKED)
+        rule: dict[str, Any] = {"features_per_class": asked} if within is None else {"within": within}
+        options: dict[str, Any] = {"alpha": alpha, "n_lambdas": n_lambdas, "grouped": grouped, "seed": seed}
+        options |= {"validation": validation or None, "devices": [device]}
+        if within is None:
+            options["max_features_per_class"] = BEYOND * asked
+        with _kept_in(out):
+            features = _features(loaded, found, out, batch_size)
+            path = _path(features, out, options)
+            chosen = path.select(**rule)
+            if within is None and abs(chosen.features_per_class - asked) > NEAR * asked:
+                nearest = f"{chosen.features_per_class:.1f}"
+                say(f"Asked for {asked:g} features per class; the nearest head of the path has {nearest}.")
+            _study(loaded, chosen, path, features, found, out, validation, seed)
+
+
+def _classes(data: Path) -> _Data:
+    """A folder per class, looked at but not read."""
+    from pyinterp.features.data import open_source
+
+    wanted = "a folder with one sub-folder of images per class"
+    if not data.is_dir():
+        raise ValueError(explain("--data", wanted, f"no folder {data}", "Check the path."))
+    if not any(one.is_dir() and not one.name.startswith(".") for one in data.iterdir()):
+        fix = "Make a folder of each class's name in it, and put its images there."
+        raise ValueError(explain("--data", wanted, f"{data} without sub-folders", fix))
+    source = open_source(data, None, 1)
+    assert source.labels is not None
+    counts = source.labels.bincount().tolist()
+    return _Data(data, None, (), (), dict(zip(source.class_names, counts, strict=True)))
+
+
+def _photographs() -> _Data:
+    """Crops of photographs that installed packages hold; the photograph is the class."""
+    from pyinterp import models
+
+    photographs = models.photographs()
+    images, labels, names = [], [], []
+    for number, (name, photograph) in enumerate(sorted(photographs.items())):
+        images += models.crops(photograph, CROPS, size=256, seed=CROPS_SEED)
+        labels += [number] * CROPS
+        names += [f"{name}, crop {i + 1}" for i in range(CROPS)]
+    classes = tuple(sorted(photographs))
+    return _Data(images, labels, classes, tuple(names), dict.fromkeys(classes, CROPS))
+
+
+def _check(counts: dict[str, int], validation: float) -> None:
+    """Refuse what no head can be fitted to, before the network runs."""
+    if len(counts) < 2:
+        fix = "A head tells classes apart: add the folder of another class."
+        raise ValueError(explain("--data", "at least two classes", f"one ({next(iter(counts))})", fix))
+    single = [name for name, count in counts.items() if count < 2]
+    if single:
+        more = ", ..." if len(single) > 5 else ""
+        got = f"one of {', '.join(single[:5])}{more}"
+        fix = "Add images, or remove these folders."
+        raise ValueError(explain("--data", "at least 2 images of each class", got, fix))
+    if not 0 <= validation < 1:
+        fix = "Pass 0.1 to hold back a tenth, 0 to hold back none."
+        raise ValueError(explain("--validation", "a share from 0 to below 1", validation, fix))
+    most = max(counts.values())
+    if validation > 0 and int(validation * most) == 0:
+        share = math.ceil(100 / most) / 100
+        fix = f"Pass --validation {share:g} or more, or 0 to hold back none."
+        got = f"none: {validation:g} of at most {most} images per class is less than one"
+        raise ValueError(explain("--validation", "images to hold back", got, fix))
+
+
+@contextmanager
+def _kept_in(out: Path) -> Iterator[None]:
+    """Words for what an earlier run has left in the folder, and for what this one leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not (out / "features.json").exists():
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted; the same command goes on from what is kept in {out}."
+        ) from None
+    except ValueError as error:
+        for name, words in (
+            ("features", "features of this model and these data"),
+            ("path", "a path of this call"),
+        ):
+            if f"expected {words}" in str(error):
+                fix = f"delete {out / name}.*, or choose another --out."
+                raise ValueError(f"{error} An earlier run into {out} has left it there: {fix}") from error
+        raise
+
+
+def _features(loaded: LoadedModel, data: _Data, out: Path, batch_size: int) -> Features:
+    from pyinterp.features import extract_features
+
+    found = extract_features(
+        loaded.model,
+        data.images,
+        data.labels,
+        file=out / "features",
+        batch_size=batch_size,
+        preprocess=loaded.preprocess,
+    )
+    return replace(found, names=data.names, class_names=data.class_names) if data.class_names else found
+
+
+def _path(features: Features, out: Path, options: dict[str, Any]) -> SparsePath:
+    from pyinterp.heads import fit_sparse_path
+
+    with warnings.catch_warnings():
+        # Its summary says it too.
+        warnings.filterwarnings("ignore", "fit_sparse_path: expected every point", UserWarning)
+        path = fit_sparse_path(features, file=out / "path", **options)
+    if path.stopped == "interrupted":
+        raise KeyboardInterrupt
+    say(path.summary())
+    return path
+
+
+def _study(
+    loaded: LoadedModel,
+    chosen: SparseHead,
+    path: SparsePath,
+    features: Features,
+    data: _Data,
+    out: Path,
+    validation: float,
+    seed: int,
+) -> None:
+    """Save the head, look at it, and write the report."""
+    from pyinterp.heads.study import study_head
+    from pyinterp.heads.validation import held_rows
+    from pyinterp.report import write_report
+
+    save_result(chosen, out / "head")
+    assert features.labels is not None
+    rows = held_rows(features.labels, validation, seed) if validation else None
+    study = study_head(loaded, chosen, features, path=path, rows=rows, images=data.images)
+    save_result(study, out / "study")
+    say(study.summary())
+    report = write_report(study, out / "report.html")
+    say(f"Head: {(out / 'head').resolve()}.safetensors")
+    say(f"Report: {report.resolve()}")
