@@ -63,9 +63,11 @@ def head(
     ] = None,
     within: Annotated[
         float | None,
-        typer.Option(help="Instead: the sparsest head at most this far below the best accuracy, as 0.05."),
+        typer.Option(
+            help="Instead: the sparsest head at most this far below the best accuracy, as 0.05.", min=0, max=1
+        ),
     ] = None,
-    alpha: Annotated[float, typer.Option(help="0 to 1: share of the penalty that makes zeros.")] = 0.99,
+    alpha: Annotated[float, typer.Option(help="Share of the penalty that makes zeros.", min=0, max=1)] = 0.99,
     n_lambdas: Annotated[int, typer.Option(help="Heads on the path.", min=1)] = 100,
     grouped: Annotated[
         bool, typer.Option("--grouped", help="A feature is used by all classes or by none.")
@@ -87,6 +89,8 @@ def head(
     """
     if features_per_class is not None and within is not None:
         raise typer.BadParameter("give --features-per-class or --within, not both.")
+    if features_per_class is not None and not features_per_class > 0:
+        raise typer.BadParameter("--features-per-class must be above 0.")
     if within is not None and validation == 0:
         raise typer.BadParameter("--within needs images to judge by: give --validation.")
     with told(debug):
@@ -97,7 +101,9 @@ def head(
 
         loaded = models.load(model, device=device)
         say(f"{loaded.name}: {sum(found.counts.values()):,} images of {len(found.counts)} classes")
-        asked = features_per_class or (ASKED_OF_PHOTOGRAPHS if data is None else ASKED)
+        asked = features_per_class
+        if asked is None:
+            asked = ASKED_OF_PHOTOGRAPHS if data is None else ASKED
         rule: dict[str, Any] = {"features_per_class": asked} if within is None else {"within": within}
         options: dict[str, Any] = {"alpha": alpha, "n_lambdas": n_lambdas, "grouped": grouped, "seed": seed}
         options |= {"validation": validation or None, "devices": [device]}
