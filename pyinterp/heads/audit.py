@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.heads.head import SparseHead
-
-CHUNK = 1 << 12
+from pyinterp.heads.labels import labels_for, require_classes
+from pyinterp.heads.removal import Support
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Repair:
         feature: Its number.
         label: The right class.
         predicted: The class that was predicted.
-        repaired: How many errors of this kind become right.
+        repaired: How many errors of this kind (samples of `label` that are taken for `predicted`) become right.
         errors: Of how many.
-        samples: Which ones are repaired.
+        samples: Which ones are repaired, rising.
     """
 
     feature: int
@@ -76,17 +78,22 @@ def shared_features(head: SparseHead, at_least: float = 0.0) -> list[SharedFeatu
     """Features that two classes use with the same sign, the largest smaller |weight| first.
 
     Args:
-        head: Multinomial.
-        at_least: Leave out where one of the |weights| is not above this.
+        head: Multinomial; of a binary head there is one row of weights, so that nothing is shared.
+        at_least: Leave out where one of the |weights| is below this.
+
+    Raises:
+        ValueError: A head of numbers.
     """
+    require_classes("shared_features", head)
     found = []
     for feature in head.features_used.tolist():
         column = head.weights[:, feature]
         for sign in (1, -1):
-            users = (sign * column > at_least).nonzero()[:, 0].tolist()
-            for i, a in enumerate(users):
-                for b in users[i + 1 :]:
-                    found.append(SharedFeature(feature, (a, b), (float(column[a]), float(column[b]))))
+            users = ((sign * column > 0) & (sign * column >= at_least)).nonzero()[:, 0].tolist()
+            values = column.tolist()
+            found += [
+                SharedFeature(feature, (a, b), (values[a], values[b])) for a, b in combinations(users, 2)
+            ]
     return sorted(found, key=lambda one: -min(map(abs, one.weights)))
 
 
@@ -98,7 +105,16 @@ def top_samples(features: Tensor, feature: int, count: int = 10, lowest: bool = 
         feature: Its number.
         count: At most so many.
         lowest: The smallest instead.
+
+    Raises:
+        ValueError: There is no such feature, or a count below 1.
     """
+    if features.dim() != 2 or not 0 <= feature < features.shape[1]:
+        got = f"{tuple(features.shape)} and {feature}"
+        fix = "Pass a feature 0 to d - 1."
+        raise ValueError(explain("top_samples", "features (N, d) and one of them", got, fix))
+    if count < 1:
+        raise ValueError(explain("top_samples", "a count of at least 1", count, "Pass another one."))
     return features[:, feature].argsort(dim=0, descending=not lowest, stable=True)[:count].tolist()
 
 
@@ -109,26 +125,31 @@ def repairs(head: SparseHead, features: Tensor, labels: Tensor) -> list[Repair]:
         head: Multinomial or binary.
         features: (N, d).
         labels: (N,).
+
+    Raises:
+        TypeError: Features or labels of a wrong type.
+        ValueError: Shapes that don't fit, labels that are no classes of this head, or a head of numbers.
     """
-    weights, _ = head.rows
-    labels = labels.cpu()
-    predicted = head.predict(features)
-    wrong = (predicted != labels).nonzero()[:, 0]
-    used = head.features_used
-    kinds: dict[tuple[int, int], int] = {}
+    labels = labels_for("repairs", head, features, labels)
+    support = Support.of(head)
+    kinds: Counter[tuple[int, int]] = Counter()
     mended: dict[tuple[int, int, int], list[int]] = {}
-    for sample in wrong.tolist():
-        row, right = features[sample : sample + 1], int(labels[sample])
-        kind = (right, int(predicted[sample]))
-        kinds[kind] = kinds.get(kind, 0) + 1
-        without = head.logits(row) - (weights[:, used] * head.standardise(row)[0, used]).T
-        for j in used[without.argmax(1) == right].tolist():
-            mended.setdefault((*kind, j), []).append(sample)
-    found = [
-        Repair(j, right, got, len(samples), kinds[right, got], tuple(samples))
-        for (right, got, j), samples in mended.items()
+    for rows, part in head.chunks(features):
+        z, right = part.double(), labels[rows]
+        logits = support.logits(z)
+        predicted = logits.argmax(1)
+        wrong = (predicted != right).nonzero()[:, 0]
+        kinds.update(zip(right[wrong].tolist(), predicted[wrong].tolist(), strict=True))
+        which, found, _ = support.repairs(z[wrong], logits[wrong], right[wrong])
+        at = wrong[which]
+        columns = (right[at].tolist(), predicted[at].tolist(), found.tolist(), (at + rows.start).tolist())
+        for label, got, feature, sample in zip(*columns, strict=True):
+            mended.setdefault((label, got, feature), []).append(sample)
+    repaired = [
+        Repair(feature, label, got, len(samples), kinds[label, got], tuple(sorted(samples)))
+        for (label, got, feature), samples in mended.items()
     ]
-    return sorted(found, key=lambda one: (-one.repaired, one.label, one.predicted, one.feature))
+    return sorted(repaired, key=lambda one: (-one.repaired, one.label, one.predicted, one.feature))
 
 
 def group_differences(
@@ -137,25 +158,30 @@ def group_differences(
     """Which features speak more for a class in one group of samples than in the rest, the largest difference first.
 
     Args:
-        head: Multinomial or binary.
+        head: Of any family; of a binary one class 1.
         features: (N, d).
         group: (N,) bool, with at least two samples inside and outside.
         class_: Whose weights.
+
+    Raises:
+        TypeError: No tensor of features.
+        ValueError: There is no such class, a group of another shape or type, or one that nearly all or none are in.
     """
-    group = group.cpu()
-    if group.dtype != torch.bool or group.shape != features.shape[:1]:
-        got = f"{group.dtype} {tuple(group.shape)}"
+    head.require_features(features)
+    if not isinstance(group, Tensor) or group.dtype != torch.bool or group.shape != features.shape[:1]:
+        known = isinstance(group, Tensor)
+        got = f"{group.dtype} {tuple(group.shape)}" if known else type(group).__name__
         fix = "Say for each sample whether it is in the group."
-        raise ValueError(explain("group_differences", f"a bool group ({len(features)},)", got, fix))
-    if min(int(group.sum()), int((~group).sum())) < 2:
+        raise ValueError(explain("group_differences", f"a bool tensor ({len(features)},)", got, fix))
+    group = group.cpu()
+    inner = int(group.sum())
+    if min(inner, len(group) - inner) < 2:
         fix = "Pass a group that some samples are in and some are not."
-        raise ValueError(
-            explain("group_differences", "two samples inside and outside", int(group.sum()), fix)
-        )
-    weights, _ = head.rows
-    row = weights[head.class_number(class_)]
+        got = f"{inner} and {len(group) - inner}"
+        raise ValueError(explain("group_differences", "two samples inside and outside", got, fix))
+    row = head.weights[head.row_number("group_differences", class_)].double()
     used = row.nonzero()[:, 0]
-    shares = (head.standardise(features)[:, used] * row[used]).double()
+    shares = torch.cat([z[:, used].double() * row[used] for _, z in head.chunks(features)])
     inside, outside = shares[group], shares[~group]
     error = (inside.var(0) / len(inside) + outside.var(0) / len(outside)).sqrt()
     columns = (used.tolist(), inside.mean(0).tolist(), outside.mean(0).tolist(), error.tolist())
@@ -168,7 +194,8 @@ def top_k_accuracy(
 ) -> dict[int, tuple[float, float]]:
     """How far a decision rests on its largest contributions: accuracy with the top k only, and without them.
 
-    The k features with the largest |W_kj z_j| for the predicted class are kept alone, or set to their average.
+    Of the features that the predicted class uses, the k with the largest |W_kj z_j| are kept alone, all others taking
+    their average; or they take it, and all others are kept. In a binary head both classes use the features of its row.
 
     Args:
         head: Multinomial or binary; `head_of` gives the dense one to compare with.
@@ -178,16 +205,30 @@ def top_k_accuracy(
 
     Returns:
         k -> (accuracy with only them, accuracy without them).
+
+    Raises:
+        TypeError: Features or labels of a wrong type.
+        ValueError: Shapes that don't fit, labels that are no classes of this head, a count below 1, a head of numbers.
     """
+    labels = labels_for("top_k_accuracy", head, features, labels)
+    if not counts or min(counts) < 1:
+        raise ValueError(explain("top_k_accuracy", "counts of at least 1", list(counts), "Pass others."))
     weights, bias = head.rows
+    ranking = head.weights.expand_as(weights)
+    most = min(max(counts), int((ranking != 0).sum(1).max()))
     hits = {count: [0, 0] for count in counts}
-    for start in range(0, len(features), CHUNK):
-        z, right = head.standardise(features[start : start + CHUNK]), labels[start : start + CHUNK].cpu()
-        predicted = torch.addmm(bias, z, weights.T).argmax(1)
-        order = (z * weights[predicted]).abs().argsort(dim=1, descending=True, stable=True)
-        for count in counts:
-            top = torch.zeros_like(z, dtype=torch.bool).scatter(1, order[:, :count], True)
-            for part, kept in enumerate((z * top, z * ~top)):
-                answer = torch.addmm(bias, kept, weights.T).argmax(1)
-                hits[count][part] += int((answer == right).sum())
+    for rows, z in head.chunks(features):
+        right = labels[rows]
+        all_of_them = torch.addmm(bias, z, weights.T)
+        parts = z * ranking[all_of_them.argmax(1)]
+        top = parts.abs().topk(most, dim=1).indices
+        kept = z.gather(1, top) * (parts.gather(1, top) != 0)
+        only = bias.expand_as(all_of_them).clone()
+        for place in range(most + 1):
+            for count in counts:
+                if count == place or (place == most and count > most):
+                    hits[count][0] += int((only.argmax(1) == right).sum())
+                    hits[count][1] += int((all_of_them - only + bias).argmax(1).eq(right).sum())
+            if place < most:
+                only.addcmul_(kept[:, place, None], weights.T[top[:, place]])
     return {count: (only / len(features), rest / len(features)) for count, (only, rest) in hits.items()}

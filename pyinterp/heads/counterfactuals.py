@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.heads.head import SparseHead
-from pyinterp.heads.reading import require_classes
+from pyinterp.heads.labels import require_classes
 from pyinterp.heads.single import require_same_network
 from pyinterp.heads.words import TopWords, word_spans
 from pyinterp.models.classifier import find_classifier, reading_features
@@ -120,7 +120,7 @@ def counterfactual_words(
             that the head does not have; another network's head; a head of numbers.
         TypeError: Something of another type.
     """
-    require_classes(head)
+    require_classes("counterfactual_words", head)
     for one in words:
         head.feature_number(one.feature)
     listed = sorted({word.word for one in words for word in (*one.aligned, *one.anti_aligned)})

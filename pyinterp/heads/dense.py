@@ -1,17 +1,60 @@
-"""The network's own last layer for the classes of a sparse head, if it has them."""
+"""The head that a network comes with, in the units of a sparse one."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
-from pyinterp.heads.head import SparseHead, head_of
+import torch
+from torch import Tensor
+
+from pyinterp.errors import explain
+from pyinterp.heads.head import SparseHead
 from pyinterp.models.classifier import Classifier
 from pyinterp.models.packages import require
+from pyinterp.version import package_version
 
 IMAGENET = 1000
 _SYNSET = re.compile(r"n\d{8}")
+
+
+def head_of(classifier: Classifier, mean: Tensor, std: Tensor, class_names: Sequence[str] = ()) -> SparseHead:
+    """A network's own last layer, in the units of standardised features: what a sparse head is compared with.
+
+    Its logits are the network's where the features that were constant still are; one logit makes a binary head.
+
+    Args:
+        classifier: See `find_classifier`.
+        mean: (d,), for example ``path.mean``.
+        std: (d,), for example ``path.std``.
+        class_names: One per class, or none.
+
+    Raises:
+        ValueError: Mean or deviation of another number of features.
+    """
+    layer: Any = classifier.layer
+    weights = layer.weight.detach().flatten(1)
+    dtype = torch.promote_types(weights.dtype, torch.float32)
+    weights = weights.double().cpu()
+    raw = torch.zeros(len(weights)).double() if layer.bias is None else layer.bias.detach().double().cpu()
+    for name, value in (("mean", mean), ("std", std)):
+        if value.shape != weights.shape[1:]:
+            fix = "Pass those of features of this network, for example path.mean and path.std."
+            raise ValueError(explain("head_of", f"{name} ({weights.shape[1]},)", tuple(value.shape), fix))
+    return SparseHead(
+        weights=(weights * std).to(dtype),
+        bias=(raw + weights @ mean.double()).to(dtype),
+        mean=mean.double(),
+        std=std.double(),
+        family="binary" if len(weights) == 1 else "multinomial",
+        class_names=tuple(class_names),
+        classifier_name=classifier.name,
+        model_digest="",
+        origin={"from": "the network's own last layer"},
+        version=package_version(),
+    )
 
 
 def dense_head(

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
-from pyinterp.models.classifier import Classifier, with_classifier
+from pyinterp.heads.families import FAMILIES
+from pyinterp.heads.labels import labels_for
+from pyinterp.models.classifier import find_classifier, with_classifier
 from pyinterp.models.identity import model_digest
+from pyinterp.models.inputs import Inputs
 from pyinterp.storage import load_result, save_result
+
+ROWS_AT_ONCE = 1 << 12
+MEASURED = ("kkt", "converged", "train_accuracy", "validation_accuracy", "validation_loss")
+"""What `SparseHead.origin` says of the weights as they were fitted, and of no others."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +53,18 @@ class SparseHead:
     origin: dict[str, Any]
     version: str
 
+    def __post_init__(self) -> None:
+        rows, width = (*self.weights.shape, 0, 0)[:2]
+        if self.family not in FAMILIES or (self.family == "binary" and rows != 1):
+            got = f"{rows} rows of weights, {self.family!r}"
+            fix = f"The families are {', '.join(FAMILIES)}; a binary head has one row."
+            raise ValueError(explain("SparseHead", "weights of a known family", got, fix))
+        shapes = [tuple(tensor.shape) for tensor in (self.weights, self.bias, self.mean, self.std)]
+        if shapes != [(rows, width), (rows,), (width,), (width,)]:
+            got = ", ".join(map(str, shapes))
+            fix = "Pass one bias per row, and one mean and deviation per column."
+            raise ValueError(explain("SparseHead", "weights (K, d), bias (K,), mean and std (d,)", got, fix))
+
     @property
     def features_per_class(self) -> float:
         """Non-zero weights over rows of weights (NEC)."""
@@ -60,33 +82,38 @@ class SparseHead:
 
     def name(self, number: int) -> str:
         """The name of a class."""
-        return self.class_names[number] if self.class_names else f"class {number}"
+        if number < len(self.class_names):
+            return self.class_names[number]
+        return f"{'target' if self.family == 'gaussian' else 'class'} {number}"
 
-    def class_number(self, wanted: int | str) -> int:
+    def class_number(self, wanted: SupportsIndex | str) -> int:
         """The number of a class, given as such or by its name.
 
         Raises:
             ValueError: There is no such class.
         """
-        if isinstance(wanted, str) and wanted in self.class_names:
-            return self.class_names.index(wanted)
-        if isinstance(wanted, int) and 0 <= wanted < self.classes:
-            return wanted
-        known = ", ".join(self.class_names[:10]) if self.class_names else f"0 to {self.classes - 1}"
+        number = _whole(wanted)
+        if isinstance(wanted, str) and wanted in self.class_names[: self.classes]:
+            number = self.class_names.index(wanted)
+        if number is not None and 0 <= number < self.classes:
+            return number
+        known = f"0 to {self.classes - 1}"
+        if self.class_names:
+            more = ", ..." if self.classes > 10 else ""
+            known += f", or {', '.join(map(repr, self.class_names[: min(10, self.classes)]))}{more}"
         raise ValueError(explain("SparseHead", f"a class ({known})", repr(wanted), "Pass one of them."))
 
-    def feature_number(self, feature: int) -> int:
+    def feature_number(self, feature: SupportsIndex) -> int:
         """The number of a feature, checked.
 
         Raises:
             ValueError: There is no such feature.
         """
-        width = self.weights.shape[1]
-        if not 0 <= feature < width:
-            raise ValueError(
-                explain("SparseHead", f"a feature 0 to {width - 1}", feature, "Pass one of them.")
-            )
-        return int(feature)
+        number, width = _whole(feature), self.weights.shape[1]
+        if number is None or not 0 <= number < width:
+            fix = "Pass one of them."
+            raise ValueError(explain("SparseHead", f"a feature (0 to {width - 1})", repr(feature), fix))
+        return number
 
     @property
     def rows(self) -> tuple[Tensor, Tensor]:
@@ -96,86 +123,158 @@ class SparseHead:
         return torch.cat([0 * self.weights, self.weights]), torch.cat([0 * self.bias, self.bias])
 
     def standardise(self, features: Tensor) -> Tensor:
-        """(N, d) features -> z."""
+        """(N, d) features -> z, on the CPU and in the dtype of the weights.
+
+        Raises:
+            TypeError: No tensor.
+            ValueError: Another shape; NaN or infinity (the rows are named).
+        """
+        chunks = [z for _, z in self.chunks(features)]
+        return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+
+    def chunks(self, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """`standardise` for some thousand rows after the other, each time with the rows that these are."""
+        self.require_features(features)
+        scale = torch.where(self.std > 0, 1 / self.std, 0.0)
+        for start in range(0, max(1, len(features)), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            z = (features[rows].detach().to("cpu", torch.float64) - self.mean) * scale
+            if not bool(z.sum().isfinite()):
+                bad = ((~z.isfinite()).any(1).nonzero()[:, 0] + start).tolist()
+                named = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+                fix = "Look at these samples; leave them out, or mend the network or the data behind them."
+                raise ValueError(
+                    explain("SparseHead", "finite features", f"NaN or infinity in rows {named}", fix)
+                )
+            yield rows, z.to(self.weights.dtype)
+
+    def require_features(self, features: Tensor) -> None:
+        """Raise TypeError or ValueError unless these are (N, d)."""
+        if not isinstance(features, Tensor):
+            fix = (
+                "Pass features.values of what extract_features gave, or torch.from_numpy(array) of an array."
+            )
+            raise TypeError(explain("SparseHead", "a tensor of features", type(features).__name__, fix))
         width = self.weights.shape[1]
         if features.dim() != 2 or features.shape[1] != width:
             fix = "Extract them with the network that the head belongs to."
             raise ValueError(explain("SparseHead", f"features (N, {width})", tuple(features.shape), fix))
-        scale = torch.where(self.std > 0, 1 / self.std, 0.0)
-        z = (features.detach().double().cpu() - self.mean) * scale
-        return z.to(self.weights.dtype)
 
     def logits(self, features: Tensor) -> Tensor:
-        """(N, d) features -> (N, classes)."""
+        """(N, d) features -> (N, classes), on the CPU; errors as in `standardise`."""
         weights, bias = self.rows
-        return torch.addmm(bias, self.standardise(features), weights.T)
+        return torch.cat([torch.addmm(bias, z, weights.T) for _, z in self.chunks(features)])
 
     def predict(self, features: Tensor) -> Tensor:
-        """(N, d) features -> (N,) classes; the targets (N, K) of a gaussian head."""
+        """(N, d) features -> (N,) classes; the targets (N, K) of a gaussian head. Errors as in `standardise`."""
         logits = self.logits(features)
         return logits if self.family == "gaussian" else logits.argmax(1)
 
     def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Share of samples whose label (N,) is predicted."""
-        return float((self.predict(features) == labels.cpu()).double().mean())
+        """Share of samples whose label (N,) is predicted.
+
+        Raises:
+            TypeError: Features or labels of a wrong type.
+            ValueError: Shapes that don't fit, labels that are no classes of this head, or a head of numbers.
+        """
+        labels = labels_for("SparseHead.accuracy", self, features, labels)
+        return float((self.predict(features) == labels).double().mean())
 
     def edit(self, feature: int, class_: int | str, weight: float) -> SparseHead:
         """A head with another weight of one feature for one class; 0 takes the feature away from it.
 
+        Args:
+            feature: Its number.
+            class_: A class, by number or name.
+            weight: In logits per standard deviation of the feature.
+
         Raises:
-            ValueError: There is no such class or feature; class 0 of a binary head.
+            ValueError: There is no such class or feature; class 0 of a binary head; a feature that was constant, so
+                that no weight of it changes anything; a weight that is not finite.
         """
-        feature, row = self.feature_number(feature), self.class_number(class_)
-        if self.family == "binary":
-            if row == 0:
-                fix = "Edit class 1: its logit decides alone, and what speaks for 0 has a negative weight."
-                raise ValueError(explain("SparseHead.edit", "class 1 of a binary head", 0, fix))
-            row = 0
+        feature, row = self.feature_number(feature), self.row_number("SparseHead.edit", class_)
+        if not math.isfinite(weight):
+            raise ValueError(explain("SparseHead.edit", "a finite weight", weight, "Pass 0 to remove it."))
+        if weight and not self.std[feature]:
+            fix = "It had one value in all training samples, so that the head can't read it."
+            raise ValueError(explain("SparseHead.edit", "a feature that varies", f"feature {feature}", fix))
         weights = self.weights.clone()
         weights[row, feature] = weight
-        edits = [*self.origin.get("edits", []), [feature, row, weight]]
-        return replace(self, weights=weights, origin={**self.origin, "edits": edits})
+        edits = [*self.origin.get("edits", []), [feature, self.class_number(class_), float(weight)]]
+        return changed(self, weights, edits=edits)
 
-    def without(self, features: int | list[int] | Tensor) -> SparseHead:
-        """A head in which no class uses these features: they count as average in every sample.
+    def without(self, features: int | Sequence[int] | Tensor) -> SparseHead:
+        """A head in which no class uses these features (numbers): they count as average in every sample.
 
         Raises:
             ValueError: There is no such feature.
         """
-        numbers = [self.feature_number(int(j)) for j in torch.as_tensor(features).reshape(-1)]
+        given = features.tolist() if isinstance(features, Tensor) else features
+        numbers = [self.feature_number(j) for j in (given if isinstance(given, Sequence) else [given])]
         weights = self.weights.clone()
         weights[:, numbers] = 0
-        removed = [*self.origin.get("removed", []), *numbers]
-        return replace(self, weights=weights, origin={**self.origin, "removed": removed})
+        return changed(self, weights, removed=[*self.origin.get("removed", []), *numbers])
+
+    def row_number(self, where: str, class_: int | str) -> int:
+        """The row of `weights` that speaks for a class; ``where`` names who asks.
+
+        Raises:
+            ValueError: There is no such class; class 0 of a binary head, which has no weights of its own.
+        """
+        number = self.class_number(class_)
+        if self.family != "binary":
+            return number
+        if number == 0:
+            fix = "Its logit decides alone: what speaks for class 0 has a negative weight for class 1."
+            raise ValueError(explain(where, f"{self.name(1)} of a binary head", self.name(0), fix))
+        return 0
 
     def to_linear(self) -> nn.Linear:
-        """The same head for features as the network computes them: weights W / std, biases b - W (mean / std)."""
-        return _linear(*self._folded(self.weights, self.bias))
+        """The same head for features x as the network computes them: weights W / std, biases b - W (mean / std).
 
-    def attach(self, model: nn.Module, example: Any = None) -> nn.Module:
+        It gives what `logits` gives; a binary head has two outputs, of which the first is 0.
+        """
+        weights, bias = self.rows
+        raw = weights.double() * torch.where(self.std > 0, 1 / self.std, 0.0)
+        layer = nn.Linear(weights.shape[1], len(weights), dtype=weights.dtype)
+        with torch.no_grad():
+            layer.weight.copy_(raw)
+            layer.bias.copy_(bias.double() - raw @ self.mean)
+        return layer
+
+    def attach(self, model: nn.Module, example: Inputs | None = None) -> nn.Module:
         """A copy of the network with this head as its last layer; all other weights are shared, ``model`` is untouched.
 
         The copy is a network like any other: chains and interactions can be extracted from it. A binary head gives
         two logits, of which the first is 0.
 
         Args:
-            model: The network that the features come from.
+            model: The network that the features come from, in eval mode.
             example: As in `find_classifier`.
 
         Raises:
-            ValueError: It is another network, or its last layer can't be exchanged.
+            ValueError: It is another network, its last layer reads another number of features, or it can't be
+                exchanged.
         """
         if self.model_digest and model_digest(model) != self.model_digest:
             fix = "Attach it to the network and weights that gave the features."
             raise ValueError(explain("SparseHead.attach", "the network of this head", "another", fix))
-        like = next(model.parameters(), self.weights)
-        return with_classifier(model, _linear(*self._folded(*self.rows)).to(like), example)
+        classifier = find_classifier(model, example)
+        width = self.weights.shape[1]
+        if classifier.features != width:
+            got = f"{classifier.features} read by {classifier.name!r}"
+            fix = "Attach it to the network that gave the features."
+            raise ValueError(explain("SparseHead.attach", f"{width} features", got, fix))
+        own = next(classifier.layer.parameters())
+        return with_classifier(model, self.to_linear().to(own.device, own.dtype), example)
 
     def summary(self) -> str:
         """The head in a few sentences."""
         width, used = self.weights.shape[1], len(self.features_used)
+        noun = "target" if self.family == "gaussian" else "class"
         words = [
-            f"{self.classes} classes, {self.features_per_class:.1f} features per class, {used} of {width} in all."
+            f"{self.classes} {noun}{'s' if noun == 'target' else 'es'}, {self.features_per_class:.1f} features per "
+            f"{noun}, {used} of {width} in all."
         ]
         for key, text in (
             ("validation_accuracy", "Validation accuracy"),
@@ -187,6 +286,9 @@ class SparseHead:
             words.append(
                 f"It is not optimal: KKT violation {self.origin['kkt']:.1e}; raise max_passes for this path."
             )
+        for key, noun, verb in (("edits", "weights", "edited"), ("removed", "features", "removed")):
+            if self.origin.get(key):
+                words.append(f"{len(self.origin[key])} {noun} {verb} by hand.")
         return "\n".join(words)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -208,46 +310,22 @@ class SparseHead:
         """
         return load_result("SparseHead", "a sparse head", path, _build)
 
-    def _folded(self, weights: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        scale = torch.where(self.std > 0, 1 / self.std, 0.0)
-        raw = weights.double() * scale
-        return raw.to(weights.dtype), (bias.double() - raw @ self.mean).to(bias.dtype)
+
+def changed(head: SparseHead, weights: Tensor, bias: Tensor | None = None, **origin: Any) -> SparseHead:
+    """The head with other weights (K, d): what was measured of the old ones is dropped, ``origin`` is noted."""
+    kept = {key: value for key, value in head.origin.items() if key not in MEASURED}
+    bias = head.bias if bias is None else bias
+    return replace(head, weights=weights, bias=bias, origin={**kept, **origin})
 
 
-def head_of(
-    classifier: Classifier, mean: Tensor, std: Tensor, class_names: tuple[str, ...] = ()
-) -> SparseHead:
-    """A network's own last layer, in the units of standardised features: what a sparse head is compared with.
-
-    Args:
-        classifier: See `find_classifier`.
-        mean: (d,), as in the sparse head.
-        std: (d,), as in the sparse head.
-        class_names: One per class, or none.
-    """
-    layer: Any = classifier.layer
-    weights = layer.weight.detach().flatten(1).double().cpu()
-    raw = torch.zeros(len(weights)).double() if layer.bias is None else layer.bias.detach().double().cpu()
-    return SparseHead(
-        weights=(weights * std).float(),
-        bias=(raw + weights @ mean).float(),
-        mean=mean,
-        std=std,
-        family="multinomial",
-        class_names=class_names,
-        classifier_name=classifier.name,
-        model_digest="",
-        origin={"from": "the network's own last layer"},
-        version="",
-    )
-
-
-def _linear(weights: Tensor, bias: Tensor) -> nn.Linear:
-    layer = nn.Linear(weights.shape[1], len(weights), dtype=weights.dtype)
-    with torch.no_grad():
-        layer.weight.copy_(weights)
-        layer.bias.copy_(bias)
-    return layer
+def _whole(value: SupportsIndex | str) -> int | None:
+    """A whole number as an int; None for anything else, truth values included."""
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 def _build(plain: dict[str, Any], tensors: dict[str, Tensor]) -> SparseHead:

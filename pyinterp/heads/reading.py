@@ -9,6 +9,8 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.heads.head import SparseHead
+from pyinterp.heads.labels import require_classes
+from pyinterp.heads.removal import Support
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,13 @@ class Flip:
         features: What is set to its average, the largest share first.
         before: The class before.
         after: The class after.
+        rival: The class that overtakes the one before; `after`, unless a third is above both.
     """
 
     features: tuple[int, ...]
     before: int
     after: int
+    rival: int
 
 
 def contributions(head: SparseHead, features: Tensor, class_: int | str, against: int | str) -> Tensor:
@@ -73,6 +77,9 @@ def contributions(head: SparseHead, features: Tensor, class_: int | str, against
 
     Returns:
         (N, d); their sum over features, + b_a - b_b, is logit a - logit b.
+
+    Raises:
+        ValueError: There is no such class, or features that don't fit.
     """
     weights, _ = head.rows
     a, b = head.class_number(class_), head.class_number(against)
@@ -87,23 +94,29 @@ def explain_margin(
     Args:
         head: Multinomial or binary.
         features: (d,).
-        class_: None: the predicted class.
+        class_: None: the predicted class, or the best one but ``against``.
         against: None: the class with the largest logit but ``class_``.
+
+    Raises:
+        ValueError: There is no such class, both are the same, several samples, or a head of numbers.
     """
-    require_classes(head)
-    weights, bias = head.rows
-    row = features.reshape(1, -1)
-    logits = head.logits(row)[0]
-    a = int(logits.argmax()) if class_ is None else head.class_number(class_)
-    others = logits.index_fill(0, torch.tensor(a), -torch.inf)
-    b = int(others.argmax()) if against is None else head.class_number(against)
-    z = head.standardise(row)[0]
+    require_classes("explain_margin", head)
+    weights, bias = (part.double() for part in head.rows)
+    z = head.standardise(_one("explain_margin", features))[0].double()
+    logits = weights @ z + bias
+    b = None if against is None else head.class_number(against)
+    a = _best(logits, b) if class_ is None else head.class_number(class_)
+    b = _best(logits, a) if b is None else b
+    if a == b:
+        fix = "Leave one of them out: the class with the largest logit takes its place."
+        raise ValueError(explain("explain_margin", "two classes", f"{head.name(a)} twice", fix))
     difference = weights[a] - weights[b]
     shares = difference * z
+    lift = bias[a] - bias[b]
     ranked = shares.abs().argsort(dim=0, descending=True, stable=True)
     used = ranked[difference[ranked] != 0].tolist()
     found = tuple(Contribution(j, float(z[j]), float(difference[j]), float(shares[j])) for j in used)
-    return Margin(a, b, float(logits[a] - logits[b]), float(bias[a] - bias[b]), found)
+    return Margin(a, b, float(lift + shares.sum()), float(lift), found)
 
 
 def smallest_flip(head: SparseHead, features: Tensor, to: int | str | None = None) -> Flip | None:
@@ -120,29 +133,43 @@ def smallest_flip(head: SparseHead, features: Tensor, to: int | str | None = Non
 
     Returns:
         None if no removal does it.
+
+    Raises:
+        ValueError: ``to`` is no class or the predicted one; several samples, or a head of numbers.
     """
-    require_classes(head)
-    weights, bias = head.rows
-    z = head.standardise(features.reshape(1, -1))[0]
-    logits = head.logits(features.reshape(1, -1))[0]
-    top = int(logits.argmax())
-    shares = (weights[top] - weights) * z
-    ranked = shares.clamp_min(0).sort(dim=1, descending=True, stable=True)
-    left = (logits[top] - logits)[:, None] - ranked.values.cumsum(1)
-    turned = left < 0
-    counts = torch.where(turned.any(1), turned.to(torch.int8).argmax(1) + 1, turned.shape[1] + 1)
-    counts[top] = turned.shape[1] + 1
-    if to is not None:
-        only = torch.full_like(counts, turned.shape[1] + 1)
-        only[head.class_number(to)] = counts[head.class_number(to)]
-        counts = only
-    rival = int(counts.argmin())
-    count = int(counts[rival])
-    if count > turned.shape[1]:
-        return None
-    chosen = tuple(ranked.indices[rival, :count].tolist())
-    z = z.index_fill(0, torch.tensor(chosen), 0.0)
-    return Flip(chosen, top, int((weights @ z + bias).argmax()))
+    require_classes("smallest_flip", head)
+    rival = None if to is None else head.class_number(to)
+    support = Support.of(head)
+    z = head.standardise(_one("smallest_flip", features)).double()
+    if int(support.logits(z).argmax()) == rival:
+        fix = "Pass another class, or None for any."
+        raise ValueError(explain("smallest_flip", "a class other than the predicted one", repr(to), fix))
+    return _some_flips(support, z, rival)[0]
+
+
+def smallest_flips(head: SparseHead, features: Tensor, to: int | str | None = None) -> list[Flip | None]:
+    """`smallest_flip` for many samples at once.
+
+    Args:
+        head: Multinomial or binary.
+        features: (N, d).
+        to: As in `smallest_flip`.
+
+    Returns:
+        N of them; None also where ``to`` is the predicted class.
+
+    Raises:
+        ValueError: ``to`` is no class, features that don't fit, or a head of numbers.
+    """
+    require_classes("smallest_flips", head)
+    rival = None if to is None else head.class_number(to)
+    support = Support.of(head)
+    return [
+        flip
+        for _, rows in head.chunks(features)
+        for some in rows.split(support.at_once())
+        for flip in _some_flips(support, some.double(), rival)
+    ]
 
 
 def single_repairs(head: SparseHead, features: Tensor, label: int | str) -> list[int]:
@@ -152,21 +179,52 @@ def single_repairs(head: SparseHead, features: Tensor, label: int | str) -> list
         head: Multinomial or binary.
         features: (d,).
         label: The right class.
+
+    Raises:
+        ValueError: There is no such class, or it is the predicted one; several samples, or a head of numbers.
     """
-    require_classes(head)
-    weights, _ = head.rows
+    require_classes("single_repairs", head)
     right = head.class_number(label)
-    used = head.features_used
-    z = head.standardise(features.reshape(1, -1))[0]
-    without = head.logits(features.reshape(1, -1)) - (weights[:, used] * z[used]).T
-    others = without.index_fill(1, torch.tensor(right), -torch.inf)
-    lead = without[:, right] - others.amax(1)
-    order = lead.argsort(dim=0, descending=True, stable=True)
-    return used[order[lead[order] > 0]].tolist()
+    support = Support.of(head)
+    z = head.standardise(_one("single_repairs", features)).double()
+    logits = support.logits(z)
+    if int(logits.argmax()) == right:
+        fix = "Nothing is to be repaired; smallest_flip tells what holds the decision."
+        raise ValueError(
+            explain("single_repairs", "a misclassified sample", f"one of {head.name(right)}", fix)
+        )
+    _, found, lead = support.repairs(z, logits, torch.tensor([right]))
+    ranked = sorted(zip(found.tolist(), lead.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
+    return [feature for feature, _ in ranked]
 
 
-def require_classes(head: SparseHead) -> None:
-    """Raise ValueError for a head of numbers."""
-    if head.family == "gaussian":
-        fix = "Fit the path to classes."
-        raise ValueError(explain("SparseHead", "a head of classes", "one of numbers (gaussian)", fix))
+def _some_flips(support: Support, z: Tensor, rival: int | None) -> list[Flip | None]:
+    logits = support.logits(z)
+    top = logits.argmax(1)
+    counts = support.turning(z, logits, top)
+    rivals = counts.argmin(1) if rival is None else torch.full_like(top, rival)
+    counts = counts.gather(1, rivals[:, None])[:, 0]
+    shares = (support.weights[top] - support.weights[rivals]) * z
+    ranked = shares.argsort(dim=1, descending=True, stable=True)
+    removed = torch.zeros_like(z).scatter(1, ranked, (torch.arange(z.shape[1]) < counts[:, None]).double())
+    after = support.logits(z * (1 - removed)).argmax(1)
+    return [
+        Flip(tuple(ranked[i, :count].tolist()), int(top[i]), int(after[i]), int(rivals[i]))
+        if count <= z.shape[1]
+        else None
+        for i, count in enumerate(counts.tolist())
+    ]
+
+
+def _best(logits: Tensor, but: int | None) -> int:
+    """The class with the largest of logits (K,), one left out."""
+    others = logits if but is None else logits.index_fill(0, torch.tensor(but), -torch.inf)
+    return int(others.argmax())
+
+
+def _one(where: str, features: Tensor) -> Tensor:
+    """The features (1, d) of one sample, given as (d,) or (1, d)."""
+    if isinstance(features, Tensor) and (features.dim() == 1 or features.shape[:-1] == (1,)):
+        return features.reshape(1, -1)
+    got = str(tuple(features.shape)) if isinstance(features, Tensor) else type(features).__name__
+    raise ValueError(explain(where, "the features (d,) of one sample", got, "Pass one row, features[i]."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pyinterp.heads.sparse_path import SparsePath
 
 BEST = ("accuracy", "loss")
+ROUNDING = 1e-9  # accuracies are shares: what they differ by is one over the number of samples, or rounding
 
 
 def choose(
@@ -43,12 +45,11 @@ def choose(
     accuracy = path.validation_accuracy
     if not len(accuracy):
         raise ValueError(explain("select", "classes", "numbers as labels", "Choose with best='loss'."))
-    if within is None:
-        return head_at(path, int(accuracy.argmax()))
+    within = 0.0 if within is None else within
     if not 0 <= within <= 1:
         fix = "within=0.05 allows five points of accuracy less than the best head has."
         raise ValueError(explain("select", "within between 0 and 1", within, fix))
-    good = accuracy >= accuracy.max() - within
+    good = accuracy >= accuracy.max() - within - ROUNDING
     fewest = torch.where(good, path.features_per_class, torch.inf)
     return head_at(path, int(fewest.argmin()))
 
@@ -69,8 +70,8 @@ def head_at(path: SparsePath, point: int) -> SparseHead:
         if len(values):
             origin[name] = float(values[point])
     return SparseHead(
-        weights=path.weights[point].clone(),
-        bias=path.biases[point].clone(),
+        weights=path.weights[point].cpu().clone(),
+        bias=path.biases[point].cpu().clone(),
         mean=path.mean,
         std=path.std,
         family=path.family,
@@ -93,11 +94,12 @@ def _nearest(path: SparsePath, wanted: float) -> int:
         fix = "Pass the mean number of features that a class may use."
         raise ValueError(explain("select", "features_per_class above 0", wanted, fix))
     used = path.features_per_class
-    if float(used[-1]) < wanted and path.stopped != "grid":
-        fix = "Fit the path further: a larger max_features_per_class."
-        raise ValueError(
-            explain(
-                "select", f"a path that reaches {wanted:g} features per class", f"{float(used[-1]):.1f}", fix
-            )
-        )
+    most = float(used.max())
+    if most < wanted:
+        expected = f"a path that reaches {wanted:g} features per class"
+        if path.stopped != "grid":
+            fix = "Fit the path further: a larger max_features_per_class, or the same file after an interruption."
+            raise ValueError(explain("select", expected, f"{most:.1f}", fix))
+        fix = "This is its densest head; a smaller min_ratio takes the path further."
+        warnings.warn(explain("select", expected, f"{most:.1f}", fix), stacklevel=4)
     return int((used - wanted).abs().argmin())

@@ -132,7 +132,8 @@ class SparsePath:
         """Choose one head, by exactly one rule.
 
         Args:
-            features_per_class: The one whose mean number of non-zero weights per class is nearest.
+            features_per_class: The one whose mean number of non-zero weights per class is nearest. A path that
+                reaches no such number gives its densest head, with a warning; one that was ended early is an error.
             within: The sparsest one whose validation accuracy is at most this much below the best (0.05: five points).
             best: "accuracy": the highest validation accuracy, the sparsest of equals first; "loss": the lowest
                 validation loss, without the penalty.
@@ -140,7 +141,7 @@ class SparsePath:
 
         Raises:
             ValueError: No rule or several; a rule that asks for validation samples, where there are none; a path that
-                ends before the wanted number of features.
+                was ended before the wanted number of features.
         """
         return choose(self, features_per_class, within, best, point)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
-from pyinterp.heads.head import SparseHead
+from pyinterp.heads.head import SparseHead, changed
 from pyinterp.heads.select import head_at
 from pyinterp.heads.sparse_path import SparsePath
 
@@ -19,24 +18,32 @@ LEVELS = (5, 10, 15, 20, 25, 30)
 def at_nec(path: SparsePath, features_per_class: float) -> SparseHead:
     """The first head of the path with that many non-zero weights per class or more, cut to exactly as many.
 
-    The smallest weights of all classes together become zero, so that nnz(W) = round(NEC * K); no refit.
+    The smallest weights of all classes together become zero, so that nnz(W) = round(NEC * K), and at least 1; no refit.
+
+    Args:
+        path: Of any family.
+        features_per_class: NEC, the mean over classes.
 
     Raises:
-        ValueError: The path ends before.
+        ValueError: The path ends before, or the number is not above 0.
 
     Source: Srivastava, Yan and Weng, "VLG-CBM", NeurIPS 2024.
     """
-    enough = (path.features_per_class >= features_per_class).nonzero()[:, 0]
-    if not len(enough) or not features_per_class > 0:
-        got = f"at most {float(path.features_per_class.max()):.1f}"
-        fix = "Fit the path further, or pass another number."
-        raise ValueError(explain("at_nec", f"{features_per_class:g} features per class", got, fix))
+    if not features_per_class > 0:
+        fix = "Pass the mean number of features that a class may use."
+        raise ValueError(explain("at_nec", "features_per_class above 0", features_per_class, fix))
+    used = path.features_per_class
+    enough = (used >= features_per_class).nonzero()[:, 0]
+    if not len(enough):
+        wanted = f"a path that reaches {features_per_class:g} features per class"
+        fix = "Fit the path further, or pass a smaller number."
+        raise ValueError(explain("at_nec", wanted, f"at most {float(used.max()):.1f}", fix))
     head = head_at(path, int(enough[0]))
     count = max(1, round(features_per_class * len(head.weights)))
     flat = head.weights.flatten()
     kept = flat.abs().topk(count).indices
     cut = torch.zeros_like(flat).scatter(0, kept, flat[kept]).view_as(head.weights)
-    return replace(head, weights=cut, origin={**head.origin, "nec": features_per_class})
+    return changed(head, cut, cut_to=features_per_class)
 
 
 def anec(
@@ -49,8 +56,12 @@ def anec(
         features: (N, d) test samples.
         labels: (N,).
         levels: ANEC-5 is the accuracy at 5.
+
+    Raises:
+        ValueError: As `at_nec` and `SparseHead.accuracy`.
     """
-    return {level: at_nec(path, level).accuracy(features, labels) for level in levels}
+    heads = {level: at_nec(path, level) for level in levels}
+    return {level: head.accuracy(features, labels) for level, head in heads.items()}
 
 
 def ncc(head: SparseHead, features: Tensor, share: float = 0.95) -> float:
@@ -59,22 +70,28 @@ def ncc(head: SparseHead, features: Tensor, share: float = 0.95) -> float:
     For a sample and a class: the smallest number of features whose |w_j z_j| add up to ``share`` of the sum over all.
 
     Args:
-        head: Any.
+        head: Of any family; a binary one counts as one class.
         features: (N, d).
         share: 0 to 1.
+
+    Raises:
+        ValueError: A share out of range; no samples, or features that don't fit.
     """
     if not 0 < share <= 1:
         raise ValueError(explain("ncc", "a share above 0, at most 1", share, "Pass 0.95."))
-    z = head.standardise(features)
+    head.require_features(features)
+    if not len(features):
+        raise ValueError(explain("ncc", "at least one sample", "none", "Pass some features."))
     total = 0
-    for weights in head.weights:
-        used = weights.nonzero()[:, 0]
-        parts = (z[:, used] * weights[used]).abs().double().sort(1, descending=True).values
-        sums = parts.cumsum(1)
-        if len(used):
-            needed = share * sums[:, -1:]
-            total += int(((sums < needed * (1 - 1e-9)).sum(1) + (needed[:, 0] > 0)).sum())
-    return total / (len(z) * len(head.weights))
+    supports = [(row.nonzero()[:, 0], row) for row in head.weights]
+    for _, z in head.chunks(features):
+        for used, row in supports:
+            if len(used):
+                parts = (z[:, used] * row[used]).abs().double().sort(1, descending=True).values
+                sums = parts.cumsum(1)
+                needed = share * sums[:, -1:] * (1 - 1e-9)  # what the order of a sum may change
+                total += int(((sums < needed).sum(1) + (needed[:, 0] > 0)).sum())
+    return total / (len(features) * len(head.weights))
 
 
 def random_features(features: Tensor, width: int | None = None, *, seed: int = 0) -> Tensor:
@@ -83,14 +100,28 @@ def random_features(features: Tensor, width: int | None = None, *, seed: int = 0
     Each is a Gaussian mixture of all features, so that a path of them shows what accuracy any directions would reach.
 
     Args:
-        features: (N, d).
+        features: (N, d) floats.
         width: How many; None: d.
         seed: The same directions for training and test samples.
 
     Returns:
         (N, width), like `features`.
+
+    Raises:
+        TypeError: No float tensor.
+        ValueError: No rows of features, or a width below 1.
     """
+    if not isinstance(features, Tensor) or not features.is_floating_point():
+        got = str(features.dtype) if isinstance(features, Tensor) else type(features).__name__
+        fix = "Pass features.values of what extract_features gave."
+        raise TypeError(explain("random_features", "a float tensor (N, d)", got, fix))
+    if features.dim() != 2:
+        fix = "Put the samples on the first axis."
+        raise ValueError(explain("random_features", "features (N, d)", tuple(features.shape), fix))
     count = features.shape[1]
+    width = count if width is None else width
+    if width < 1:
+        raise ValueError(explain("random_features", "a width of at least 1", width, "Pass another one."))
     generator = torch.Generator().manual_seed(seed)
-    mixed = torch.randn(count, width or count, generator=generator, dtype=torch.float64) / count**0.5
+    mixed = torch.randn(count, width, generator=generator, dtype=torch.float64) / count**0.5
     return features @ mixed.to(features)

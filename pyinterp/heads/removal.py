@@ -1,0 +1,114 @@
+"""What the removal of features does to decisions, for many samples at once, along the few features that classes use.
+
+A removed feature takes its average, z = 0. Arithmetic is in float64: decisions are sums that are compared.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyinterp.heads.head import SparseHead
+
+ENTRIES_AT_ONCE = 1 << 22
+ROUNDING = 1e-12  # a lead of this share of the logits is none
+
+
+@dataclass(frozen=True)
+class Support:
+    """A head's weights, and for each class the m features that it uses (m: of the class with most).
+
+    Attributes:
+        weights: (K, d) float64.
+        bias: (K,) float64.
+        index: (K, m) int64; classes that use fewer have others behind them.
+    """
+
+    weights: Tensor
+    bias: Tensor
+    index: Tensor
+
+    @staticmethod
+    def of(head: SparseHead) -> Support:
+        """Of a head of classes."""
+        weights, bias = head.rows
+        used = weights != 0
+        most = max(1, int(used.sum(1).max()))
+        return Support(weights.double(), bias.double(), used.to(torch.int8).topk(most, dim=1).indices)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """(n, d) float64 -> (n, K)."""
+        return torch.addmm(self.bias, z, self.weights.T)
+
+    def at_once(self) -> int:
+        """How many samples `turning` may take."""
+        return max(1, ENTRIES_AT_ONCE // (2 * self.index.numel()))
+
+    def turning(self, z: Tensor, logits: Tensor, top: Tensor) -> Tensor:
+        """How many features must go before a class overtakes the top one.
+
+        Args:
+            z: (n, d).
+            logits: (n, K).
+            top: (n,) the classes with the largest logits.
+
+        Returns:
+            (n, K); more than d where none or all of them is not enough.
+
+        For one other class the fewest are those with the largest positive shares (W_top - W_k) z of the margin.
+        """
+        own = self.index[top]
+        leading = self.weights[top]
+        strength = leading.gather(1, own)
+        # Features of the top class, then those of the other class that the top class does not use.
+        first = (strength[:, :, None] - self.weights.T[own]) * z.gather(1, own)[:, :, None]
+        first = torch.where(strength[:, :, None] != 0, first, 0.0).transpose(1, 2)
+        second = -self.weights.gather(1, self.index) * z[:, self.index]
+        second = torch.where(leading[:, self.index] == 0, second, 0.0)
+        shares = torch.cat([first, second], 2).clamp_min_(0)
+        margin = logits.gather(1, top[:, None]) - logits
+        left = margin[:, :, None] - shares.sort(dim=2, descending=True).values.cumsum_(2)
+        turned = left < -_least_lead(logits)[:, None, None]
+        counts = torch.where(turned.any(2), turned.to(torch.int8).argmax(2) + 1, z.shape[1] + 1)
+        return counts.scatter(1, top[:, None], z.shape[1] + 1)
+
+    def repairs(self, z: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The single features whose removal gives misclassified samples their labels, all other classes strictly below.
+
+        Such a feature must let the label overtake the class that is on top, so one of the two uses it: few features
+        per sample are tried on all classes.
+
+        Args:
+            z: (n, d).
+            logits: (n, K), the largest not at the label.
+            labels: (n,).
+
+        Returns:
+            Rows of z (r,), features (r,) and how far the label is ahead of the second class then (r,).
+        """
+        top = logits.argmax(1)
+        candidates = torch.cat([self.index[top], self.index[labels]], 1)
+        leading = self.weights[top].gather(1, candidates)
+        share = (leading - self.weights[labels].gather(1, candidates)) * z.gather(1, candidates)
+        margin = (logits.gather(1, top[:, None]) - logits.gather(1, labels[:, None])).expand_as(share)
+        promising = share > margin
+        half = self.index.shape[1]
+        promising[:, :half] &= leading[:, :half] != 0  # what the top class does not use is in the other half
+        promising[:, half:] &= leading[:, half:] == 0
+        rows, places = promising.nonzero(as_tuple=True)
+        features = candidates[rows, places]
+        lead = torch.empty(len(rows), dtype=torch.float64)
+        for some in torch.arange(len(rows)).split(max(1, ENTRIES_AT_ONCE // len(self.bias))):
+            row, feature = rows[some], features[some]
+            without = logits[row] - self.weights.T[feature] * z[row, feature][:, None]
+            right = labels[row][:, None]
+            lead[some] = without.gather(1, right)[:, 0] - without.scatter(1, right, -torch.inf).amax(1)
+        good = lead > _least_lead(logits)[rows]
+        return rows[good], features[good], lead[good]
+
+
+def _least_lead(logits: Tensor) -> Tensor:
+    """(n, K) -> (n,): differences of logits that the order of their sums may make."""
+    return ROUNDING * (1 + logits.abs().amax(1))
