@@ -148,7 +148,7 @@ class SparseHead:
                 )
             yield rows, z.to(self.weights.dtype)
 
-    def require_features(self, features: Tensor) -> None:
+    def require_features(self, features: Any) -> None:
         """Raise TypeError or ValueError unless these are (N, d)."""
         if not isinstance(features, Tensor):
             fix = (
