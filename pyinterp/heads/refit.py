@@ -59,7 +59,9 @@ def refit(
         got = f"{width} and {family.outputs}"
         raise ValueError(explain("refit", wanted, got, "Pass the samples that the path was fitted to."))
     place = problem.features.device
-    read = head.features_used  # no other column is copied
+    used = (head.weights != 0).any(0)
+    used[0] |= not used.any()
+    read = used.nonzero()[:, 0]  # no other column is copied
     scale = torch.where(head.std > 0, head.std, torch.inf)[read]
     rows = Rows(
         problem.features[:, read.to(place)].double(),
@@ -145,7 +147,7 @@ def _minimised(
     def loss() -> Tensor:
         at = rows.gradient(spread(), bias.detach())
         values.grad, bias.grad = at.weights[support] + ridge * values.detach(), at.bias
-        return torch.tensor(at.loss) + ridge / 2 * values.detach().square().sum().cpu()
+        return torch.tensor(at.loss, dtype=torch.float64) + ridge / 2 * values.detach().square().sum().cpu()
 
     search.step(loss)
     loss()
