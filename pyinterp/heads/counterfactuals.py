@@ -102,7 +102,7 @@ def counterfactual_words(
     Every word is deleted, and replaced by each word of the lists that speak against the decision: for the predicted
     class a and the runner-up b, the aligned words of features with W_bj > W_aj and the anti-aligned words of those with
     W_bj < W_aj. If the head reads what the lists say it reads, many sentences turn. To compare a sparse head with the
-    dense one, call it once for each (`head_of` gives the dense one), each with the `top_words` of its own features.
+    dense one (`head_of`, or the last of the path), call it once for each, with the `top_words` of its own features.
 
     Args:
         model: The network that the features come from, in eval mode: takes what the tokenizer gives by keyword.

@@ -108,7 +108,7 @@ def test_it_stays_on_its_device(filters: tuple[nn.Module, Tensor, Features]) -> 
 def test_the_chain_of_a_feature_is_its_filter(filters: tuple[nn.Module, Tensor, Features]) -> None:
     model, images, features = filters
     single = feature_model(model, features, FEATURE, images)
-    chain = pi.extract_chain(single, images, target_kl=1e-4, sites=["conv"], progress=False)
+    chain = pi.extract_chain(single, images, target_kl=1e-4, max_steps=80, sites=["conv"], progress=False)
     assert chain.bound_met
     assert torch.as_tensor(chain.kept["conv"]).nonzero().flatten().tolist() == [PLANTED]
 

@@ -12,7 +12,9 @@ from bag_of_words import TEXTS, BagOfWords, tokenizer
 from torch import Tensor
 
 from pyinterp.features import Features, extract_features
+from pyinterp.games import TextGame
 from pyinterp.heads.ridge import weighted_ridge
+from pyinterp.heads.single import feature_model
 from pyinterp.heads.words import WordEffects, top_words, word_effects
 from pyinterp.models.text import encode_texts
 
@@ -60,7 +62,7 @@ def test_slopes_of_an_and_come_to_those_of_all_subsets(planted: tuple[BagOfWords
         subsets = list(combinations(range(4), k))
         for subset in subsets:
             rows.append([float(i in subset) for i in range(4)])
-            weights.append(math_kernel(k, 4) / len(subsets))
+            weights.append(kernel(k, 4) / len(subsets))
             answers.append([float({1, 3} <= set(subset)) / float(features.std[4])])
     slopes, share = weighted_ridge(*(torch.tensor(x).double() for x in (rows, answers, weights)), 1e-9)
     torch.testing.assert_close(one.linear, slopes, rtol=0.05, atol=0.05)
@@ -68,7 +70,7 @@ def test_slopes_of_an_and_come_to_those_of_all_subsets(planted: tuple[BagOfWords
     torch.testing.assert_close(one.single[:, 0] * features.std[4], torch.tensor([0.0, 1, 0, 1]).double())
 
 
-def math_kernel(k: int, n: int) -> float:
+def kernel(k: int, n: int) -> float:
     """LIME's: sqrt(exp(-d^2 / 25^2)), d = 100 times the cosine distance."""
     distance = 100 * (1 - (k / n) ** 0.5)
     return float(torch.tensor(-(distance**2) / 25**2).double().exp().sqrt())
@@ -100,6 +102,25 @@ def test_same_seed_same_effects_and_the_model_stays(planted: tuple[BagOfWords, A
     assert torch.equal(same[0], same[1]) and not torch.equal(same[0], same[2])
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not model.fc._forward_hooks and not model.training
+
+
+def test_a_game_of_one_feature(planted: tuple[BagOfWords, Any, Features]) -> None:
+    model, words, features = planted
+    single = feature_model(model, features, 4, encode_texts(words, TEXTS))
+    values = TextGame(single, words, TEXTS[0], target=0).values(progress=False)
+    both = torch.tensor([float(code & 10 == 10) for code in range(16)]).double()
+    z = (both - features.mean[4]) / features.std[4]
+    torch.testing.assert_close(values.double(), z, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.gpu
+def test_effects_on_a_gpu(planted: tuple[BagOfWords, Any, Features]) -> None:
+    model, words, features = planted
+    ask = {"samples": 20, "progress": False}
+    here = word_effects(model, words, TEXTS, features, [0, 4], **ask)
+    there = word_effects(copy.deepcopy(model).cuda(), words, TEXTS, features, [0, 4], **ask)
+    for one, two in zip(here, there, strict=True):
+        torch.testing.assert_close(one.linear, two.linear, rtol=1e-3, atol=1e-4)
 
 
 def effects_of(words: list[str], values: list[float]) -> WordEffects:
