@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
-from pyinterp import chains, games, interactions, models, ops
+from pyinterp import chains, features, games, heads, interactions, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
+from pyinterp.features import Features, extract_features
 from pyinterp.games import ImageGame, box_players, grid_players, segment_players
+from pyinterp.heads import SparseHead, SparsePath, fit_sparse_path
 from pyinterp.interactions import (
     Interactions,
     SparseAndOr,
@@ -20,18 +22,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Chain",
+    "Features",
     "ImageGame",
     "Interactions",
     "SparseAndOr",
+    "SparseHead",
+    "SparsePath",
     "box_players",
     "chains",
     "extract_chain",
     "extract_chains",
+    "extract_features",
     "extract_interactions",
+    "features",
+    "fit_sparse_path",
     "games",
     "grid_players",
     "harsanyi_and",
     "harsanyi_or",
+    "heads",
     "interactions",
     "interactions_from_values",
     "models",

