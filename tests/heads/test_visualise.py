@@ -43,6 +43,13 @@ class Colours(nn.Module):
         return torch.stack([red, red - (green + blue) / 2, late, torch.ones_like(red)], 1)
 
 
+class Detached(nn.Module):
+    """Answers without gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.detach().mean((2, 3))
+
+
 class Template(nn.Module):
     """The feature is the product with one fixed pattern."""
 
@@ -216,6 +223,7 @@ def test_a_trained_network_is_driven_beyond_photographs() -> None:
         ({"preprocess": resize(16, channels=1)}, "a model that maps images"),
         ({"model": nn.Sequential(nn.Conv2d(3, 2, 17), nn.Flatten()).eval()}, "a model that maps images"),
         ({"model": nn.Conv2d(3, 2, 3).eval()}, "features"),
+        ({"model": Detached().eval()}, "gradients flow through"),
         ({"model": small_net().train()}, "eval mode"),
         ({"model": torch.sigmoid}, "nn.Module"),
     ],
