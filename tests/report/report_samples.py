@@ -1,4 +1,4 @@
-"""A small chain, its graph and images, and interactions, made by hand, with names that try to break out of the page."""
+"""A chain, its graph and images, interactions and a head, made by hand; names try to break out of the page."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import torch
 
 from pyinterp.chains.chain import Chain, Prediction
 from pyinterp.chains.flow import ChainFlow, FlowColumn, FlowEdge, FlowUnit, Response
+from pyinterp.heads.audit import Repair, SharedFeature
+from pyinterp.heads.head_study import Case, FeatureCard, HeadStudy, PathCurve, Sample, TopAccuracy
+from pyinterp.heads.reading import Contribution, Flip
 from pyinterp.interactions import Interactions, reconstruct
 from pyinterp.models import ImageSet
 from pyinterp.models.sites import Site
@@ -127,5 +130,74 @@ def an_interactions(**changes: Any) -> Interactions:
         seconds=2.5,
         forwards=16,
         versions={"pyinterp": "0.1.0"},
+    )
+    return replace(found, **changes)
+
+
+def a_card(feature: int, samples: tuple[int, ...] = (), **changes: Any) -> FeatureCard:
+    """A feature that is largest in ``samples``, by 3, 2.5, ... deviations."""
+    values = tuple(3 - i / 2 for i in range(len(samples)))
+    nothing = torch.zeros(0, 0, 0), torch.zeros(3, 0, 0, dtype=torch.uint8)
+    return replace(FeatureCard(feature, samples, values, *nothing), **changes)
+
+
+def a_study(**changes: Any) -> HeadStudy:
+    """Features 2, 5 and 7 of 9 tell cup, a nasty name and dog apart; one error, of feature 5; one close call."""
+    weights = torch.tensor([[0.5, -0.25, 0.0], [0.0, 1.0, 0.125], [0.0, 0.5, 0.0]])
+    points = torch.arange(1.0, 5.0).double()
+    curve = PathCurve(
+        lambdas=1 / points,
+        features_per_class=torch.tensor([0.0, 1.0, 5 / 3, 2.5]).double(),
+        train_accuracy=torch.tensor([0.4, 0.7, 0.9, 1.0]).double(),
+        validation_accuracy=torch.tensor([0.3, 0.6, 0.9, 0.8]).double(),
+        kkt=torch.tensor([0.0, 1e-5, 1e-5, 0.3]).double(),
+        converged=torch.tensor([True, True, True, False]),
+        point=2,
+    )
+    shares = (Contribution(5, 2.0, 0.75, 1.5), Contribution(2, 0.5, -0.5, -0.25))
+    wrong = Case(8, 0, 1, 0, 1.3, 0.02, shares, 0.03, Flip((5,), 1, 0), (5, 2))
+    near = Case(4, 2, 2, 1, 0.1, 0.1, (), 0.0, Flip((2, 5, 7, 8), 2, 1), ())
+    pixels = torch.randint(256, (4, 3, 24, 16), generator=torch.Generator().manual_seed(0))
+    found = HeadStudy(
+        class_names=("cup", NASTY, "dog"),
+        width=9,
+        used=torch.tensor([2, 5, 7]),
+        weights=weights,
+        bias=torch.zeros(3),
+        typical=torch.tensor([[1.5, -0.5, 0.0], [0.0, 1.25, 2.0], [-1.0, 0.5, 0.0]]),
+        judged=10,
+        held_out=True,
+        accuracy=0.9,
+        class_accuracy=torch.tensor([0.75, 1.0, torch.nan]).double(),
+        class_samples=torch.tensor([4, 6, 0]),
+        top=(TopAccuracy(1, 0.7, 0.5), TopAccuracy(2, 0.9, 0.3)),
+        dense_accuracy=0.92,
+        dense_top=(TopAccuracy(1, 0.35, 0.9), TopAccuracy(2, 0.55, 0.85)),
+        curve=curve,
+        cards=(a_card(2, (0, 4)), a_card(5, (8, 6)), a_card(7)),
+        samples=tuple(
+            Sample(row, f"{name}.png", label, 1 if row == 8 else label)
+            for row, name, label in ((0, "zero", 0), (4, "four", 2), (6, NASTY, 1), (8, "eight", 0))
+        ),
+        pictures=pixels.to(torch.uint8),
+        carded=(0, 1, 2),
+        shared=(SharedFeature(5, (1, 2), (1.0, 0.5)),),
+        shared_count=3,
+        cases=(wrong, near),
+        errors=1,
+        repairs=(Repair(5, 0, 1, 1, 1, (8,)),),
+        repairable=1,
+        model_name="tiny",
+        classifier_name="fc",
+        model_digest="0123abcd",
+        origin={
+            "lambda": 0.25,
+            "alpha": 0.99,
+            "kkt": 1e-5,
+            "converged": True,
+            "grouped": False,
+            "samples": 40,
+        },
+        version="0.1.0",
     )
     return replace(found, **changes)

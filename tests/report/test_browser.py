@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report_samples import CLASSES, a_chain, a_flow, an_image_set, an_interactions
+from report_samples import CLASSES, a_chain, a_flow, a_study, an_image_set, an_interactions
 
 from pyinterp.report import write_report
 
@@ -63,6 +63,25 @@ def test_interactions_render_without_error_or_request(
     # The image of noise is drawn: many strongly coloured pixels, which nothing else on the page has.
     colours = np.asarray(seen.picture.convert("HSV"))[..., 1]
     assert (colours > 120).mean() > 0.01
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (500, True)])
+def test_a_head_renders_without_error_or_request(
+    render: Render, tmp_path: Path, width: int, dark: bool
+) -> None:
+    script = """
+    document.body.dataset.fits = document.documentElement.scrollWidth <= window.innerWidth;
+    document.body.dataset.drawn = [...document.querySelectorAll("use")].every(use => use.getBBox().width == 16);
+    """
+    path = write_report(a_study(), tmp_path / "head.html")
+    seen = render(path, width=width, height=2600, dark=dark)
+    assert seen.console == []
+    assert seen.requests == []
+    # The images of noise are drawn, though each is in the page once: nothing else has so many colours.
+    colours = np.asarray(seen.picture.convert("HSV"))[..., 1]
+    assert (colours > 120).mean() > 0.004
+    seen = render(driven(path, script), width=width, height=2600)
+    assert 'data-fits="true"' in seen.html and 'data-drawn="true"' in seen.html
 
 
 def test_no_part_of_a_picture_stands_out_of_its_card(render: Render, tmp_path: Path) -> None:
