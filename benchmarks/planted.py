@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Kind = Literal["clean", "field", "moved", "biased"]
+GREY = 0.4  # what the network gets as 0
 KINDS: tuple[Kind, ...] = ("clean", "field", "moved", "biased")
 
 
@@ -58,6 +59,7 @@ class Planted:
         plan: What is planted.
         plain: (N, 1, H, W).
         marked: (N, 1, H, W), the same images with the mark and the same noise.
+        noise: (N, 1, H, W), what both have of it.
         labels: (N,).
         train: Rows that the network and its head are fitted to.
         audit: Rows that the tools look at.
@@ -68,6 +70,7 @@ class Planted:
     plan: Plan
     plain: Tensor
     marked: Tensor
+    noise: Tensor
     labels: Tensor
     train: Tensor
     audit: Tensor
@@ -117,8 +120,9 @@ def plant(plan: Plan, seed: int) -> Planted:
     marked[:, :, : plan.side, -plan.side :] = _mark(plan)
     return Planted(
         plan,
-        images + noise - 0.4,
-        marked + noise - 0.4,
+        images + noise - GREY,
+        marked + noise - GREY,
+        noise,
         labels,
         order[:half],
         order[half:most],

@@ -33,10 +33,10 @@ from pyinterp.heads import (
     shared_features,
     single_repairs,
     smallest_flip,
+    suspects,
     top_samples,
 )
 from pyinterp.heads.place import locate_features
-from pyinterp.heads.suspects import suspects
 from pyinterp.models.classifier import find_classifier, with_classifier
 
 SEEDS = {"digits": 8, "faces": 10}
@@ -131,7 +131,9 @@ def tools(case: Case, kind: Kind) -> dict[str, Any]:
             }
             for one in found
         ],
-        "first_is_carrier": {name: None if j is None else j in case.carriers for name, j in first.items()},
+        "first_is_carrier": {
+            name: j in case.carriers if case.carriers and j is not None else None for name, j in first.items()
+        },
     }
 
 
@@ -166,9 +168,11 @@ def without_errors(case: Case) -> dict[str, Any]:
         "steady_place": {
             "carriers": mean([steady[j] for j in case.carriers]),
             "others": mean([steady[j] for j in others]),
-            "first_is_carrier": ranked[0] in case.carriers,
+            "first_is_carrier": ranked[0] in case.carriers if case.carriers else None,
         },
-        "shared_features_first_is_carrier": bool(shared) and shared[0].feature in case.carriers,
+        "shared_features_first_is_carrier": shared[0].feature in case.carriers
+        if case.carriers and shared
+        else None,
     }
 
 
@@ -204,8 +208,8 @@ def errors(case: Case, generator: torch.Generator) -> dict[str, Any]:
     others = [j for j in case.used if j not in case.carriers]
     draws = [_draw(others, len(case.carriers), generator) for _ in range(RANDOM_DRAWS)]
 
-    def share(sets: list[set[int]], chosen: Sequence[int]) -> float:
-        return mean([float(bool(one & set(chosen))) for one in sets])
+    def share(sets: list[set[int]], chosen: Sequence[int]) -> float | None:
+        return mean([float(bool(one & set(chosen))) for one in sets if chosen])
 
     return {
         "caused": len(caused),
@@ -283,9 +287,10 @@ def study(name: str, kind: Kind, seed: int) -> dict[str, Any]:
     return row
 
 
-def mean(values: Sequence[float]) -> float | None:
-    """None for none."""
-    return sum(values) / len(values) if values else None
+def mean(values: Sequence[float | None]) -> float | None:
+    """Of the values that there are; None for none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def leaves(tree: dict[str, Any], stem: str = "") -> dict[str, bool | float]:
