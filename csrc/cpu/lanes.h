@@ -148,6 +148,27 @@ PYI_HD Vec exp_of(Vec x) {
   return x > highest ? zero + __builtin_inff() : e;
 }
 
+// The same in double, for kernels that take DoubleVec.
+PYI_HD DoubleVec exp_of(DoubleVec x) {
+  const double lowest = -708.39, highest = 709.08;
+  const DoubleVec zero{};
+  DoubleVec z = x < lowest ? zero + lowest : x;
+  z = z > highest ? zero + highest : z;
+  const double to_integer = 6755399441055744.0;  // 1.5 * 2^52
+  const DoubleVec shifted = z * 1.4426950408889634 + to_integer, n = shifted - to_integer;
+  const DoubleVec r = (z - n * 0.693145751953125) - n * 1.4286068203094173e-6;
+  double factorial = 6227020800.0;  // 13!
+  DoubleVec p = zero + 1 / factorial;
+  PYI_UNROLL
+  for (int k = 13; k > 0; --k) {
+    factorial /= k;
+    p = p * r + 1 / factorial;
+  }
+  const DoubleVec power = (DoubleVec)(((LongVec)shifted + 1023) << 52);  // its last bits are those of n
+  const DoubleVec e = x < lowest ? zero : p * power;
+  return x > highest ? zero + __builtin_inf() : e;
+}
+
 PYI_HD double exp_of(double x) {
   return std::exp(x);
 }

@@ -7,7 +7,7 @@ namespace {
 
 // Below this many numbers a second thread costs more than it saves.
 constexpr int64_t kGrainNumbers = 8192;
-// Short rows go through the lanes together, so that all but the last part have whole bundles of them.
+// Rows go through the loops in bundles: whole ones for all parts but the last.
 constexpr int64_t kBundle = 16;
 
 Tensor softmax_residual_(const Tensor& logits, const Tensor& labels, const std::optional<Tensor>& weights) {

@@ -28,6 +28,9 @@ inline float float_of(uint32_t bits) {
     isa::store(cdf, isa::normal_cdf(v, density));                                                          \
     isa::store(pdf, density);                                                                              \
   }                                                                                                        \
+  target void isa##_double_exp(const double* in, double* out) {                                            \
+    isa::store_vector(out, isa::exp_of(isa::load_vector(in)));                                             \
+  }                                                                                                        \
   template <class T>                                                                                       \
   target void isa##_convert(const float* in, T* out, float* back) {                                        \
     isa::store(out, isa::load(in));                                                                        \
@@ -38,6 +41,9 @@ inline float float_of(uint32_t bits) {
     static constexpr const char* kName = #isa;                                                             \
     static void values(const float* in, float* exp, float* cdf, float* pdf) {                              \
       isa##_values(in, exp, cdf, pdf);                                                                     \
+    }                                                                                                      \
+    static void double_exp(const double* in, double* out) {                                                \
+      isa##_double_exp(in, out);                                                                           \
     }                                                                                                      \
     template <class T>                                                                                     \
     static void convert(const float* in, T* out, float* back) {                                            \
@@ -91,6 +97,31 @@ void check_functions() {
   }
 }
 
+template <class Lanes>
+void check_double_exp() {
+  constexpr int kWidth = Lanes::kWidth / 2;
+  double in[8], out[8];
+  const auto compare = [&](double units) {
+    Lanes::double_exp(in, out);
+    for (int k = 0; k < kWidth; ++k) {
+      const auto name = [&] { return std::string(Lanes::kName) + " exp in double at " + std::to_string(in[k]); };
+      const double wanted = in[k] > 709.08 ? kInfinity : in[k] < -708.39 ? 0 : std::exp(in[k]);
+      close(name, out[k], wanted, units * 2.3e-16 * wanted);
+    }
+  };
+  for (int i = -100000; i <= 100000; i += kWidth) {
+    for (int k = 0; k < kWidth; ++k) {
+      in[k] = (i + k) * 7.05e-3;
+    }
+    compare(2);
+  }
+  const double special[8] = {kInfinity, -kInfinity, kNan, 0, 710, -709, 1e300, -1e300};
+  for (int i = 0; i < 8; i += kWidth) {
+    std::memcpy(in, special + i, sizeof(double) * kWidth);
+    compare(0);
+  }
+}
+
 // Every 16-bit pattern, every midpoint between two of them, and a step to either side.
 template <class Lanes, class T>
 void check_conversions() {
@@ -133,6 +164,7 @@ void check_conversions() {
 template <class Lanes>
 void check_all() {
   check_functions<Lanes>();
+  check_double_exp<Lanes>();
   check_conversions<Lanes, c10::BFloat16>();
   check_conversions<Lanes, c10::Half>();
 }
