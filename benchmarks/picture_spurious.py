@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from benchmarks.planted import GREY, PLANS, plant
 from benchmarks.study_spurious import CELLS, Case
+from pyinterp.features.place import locate_features
 from pyinterp.heads import suspects, top_samples
-from pyinterp.heads.place import locate_features
 
 SEEDS = {"digits": 3, "faces": 2}
 SHOWN, SIDE, GAP, MARGIN, LINE = 8, 80, 4, 12, 22

@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.study_chain import environment
 from benchmarks.study_path import rectified
+from pyinterp.elastic.families import family_of
+from pyinterp.elastic.rows import Rows
 from pyinterp.heads import fit_sparse_path
-from pyinterp.heads.families import family_of
-from pyinterp.heads.rows import Rows
 
 WIDTH, CLASSES = 2048, 1000
 

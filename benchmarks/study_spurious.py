@@ -23,6 +23,7 @@ from torch.nn import functional
 from benchmarks.planted import KINDS, PLANS, Kind, Planted, in_mark, plant, train
 from benchmarks.study_chain import environment
 from pyinterp.features import extract_features
+from pyinterp.features.place import locate_features
 from pyinterp.heads import (
     SparseHead,
     fit_sparse_path,
@@ -36,7 +37,6 @@ from pyinterp.heads import (
     suspects,
     top_samples,
 )
-from pyinterp.heads.place import locate_features
 from pyinterp.models.classifier import find_classifier, with_classifier
 
 SEEDS = {"digits": 8, "faces": 10}

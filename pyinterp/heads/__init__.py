@@ -1,12 +1,12 @@
 """Sparse heads: a last layer that reads a few deep features per class, and what it tells about a model."""
 
+from typing import TYPE_CHECKING, Any
+
 from pyinterp.heads.audit import group_differences, repairs, shared_features, top_k_accuracy, top_samples
 from pyinterp.heads.counterfactuals import WordFlips, counterfactual_words
 from pyinterp.heads.dense import head_of
-from pyinterp.heads.estimator import SparseHeadClassifier
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.path import fit_sparse_path
-from pyinterp.heads.place import FeaturePlaces, locate_features
 from pyinterp.heads.reading import (
     contributions,
     explain_margin,
@@ -19,13 +19,13 @@ from pyinterp.heads.single import feature_model
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.heads.sparsity import anec, at_nec, ncc, random_features
 from pyinterp.heads.suspects import suspects
-from pyinterp.heads.visualise import FeaturePictures, visualise_features
 from pyinterp.heads.words import TopWords, WordEffects, top_words, word_effects
 from pyinterp.models.packages import require
 
+if TYPE_CHECKING:
+    from pyinterp.heads.estimator import SparseHeadClassifier
+
 __all__ = [
-    "FeaturePictures",
-    "FeaturePlaces",
     "SparseHead",
     "SparseHeadClassifier",
     "SparsePath",
@@ -42,7 +42,6 @@ __all__ = [
     "fit_sparse_path",
     "group_differences",
     "head_of",
-    "locate_features",
     "ncc",
     "random_features",
     "refit",
@@ -55,6 +54,15 @@ __all__ = [
     "top_k_accuracy",
     "top_samples",
     "top_words",
-    "visualise_features",
     "word_effects",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the estimator, and scikit-learn with it, when it is asked for."""
+    if name == "SparseHeadClassifier":
+        require("sklearn", name)
+        from pyinterp.heads.estimator import SparseHeadClassifier
+
+        return SparseHeadClassifier
+    raise AttributeError(f"module 'pyinterp.heads' has no attribute {name!r}")

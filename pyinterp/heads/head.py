@@ -12,8 +12,8 @@ from typing import Any, SupportsIndex
 import torch
 from torch import Tensor, nn
 
+from pyinterp.elastic.families import FAMILIES
 from pyinterp.errors import explain
-from pyinterp.heads.families import FAMILIES
 from pyinterp.heads.labels import labels_for
 from pyinterp.models.classifier import find_classifier, with_classifier
 from pyinterp.models.identity import model_digest

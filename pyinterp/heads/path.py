@@ -12,18 +12,18 @@ from os import PathLike
 import torch
 from torch import Tensor
 
+from pyinterp.elastic.evaluate import evaluate_points
+from pyinterp.elastic.families import Family, family_of
+from pyinterp.elastic.fista import solve_by_fista
+from pyinterp.elastic.inner import Metric
+from pyinterp.elastic.moments import moments
+from pyinterp.elastic.penalty import Penalty, largest_strength
+from pyinterp.elastic.rows import Rows
+from pyinterp.elastic.saga import solve_by_saga
+from pyinterp.elastic.solver import solve
 from pyinterp.errors import explain
 from pyinterp.features import Features
-from pyinterp.heads.evaluate import evaluate_points
-from pyinterp.heads.families import Family, family_of
-from pyinterp.heads.fista import solve_by_fista
-from pyinterp.heads.inner import Metric
-from pyinterp.heads.moments import moments
-from pyinterp.heads.penalty import Penalty, largest_strength
 from pyinterp.heads.problem import WHERE, Problem, check_grid, check_numbers, check_problem
-from pyinterp.heads.rows import Rows
-from pyinterp.heads.saga import solve_by_saga
-from pyinterp.heads.solver import solve
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.heads.trail import Solve, Trail
 from pyinterp.heads.validation import Held, hold_out

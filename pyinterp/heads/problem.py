@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pyinterp.elastic.families import FAMILIES
 from pyinterp.errors import explain
-from pyinterp.heads.families import FAMILIES
 
 WHERE = "fit_sparse_path"
 CHECKED_ROWS = 1 << 14

@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from pyinterp.elastic.families import family_of
+from pyinterp.elastic.rows import Rows
 from pyinterp.errors import explain
-from pyinterp.heads.families import family_of
 from pyinterp.heads.head import SparseHead, changed
 from pyinterp.heads.problem import check_problem
-from pyinterp.heads.rows import Rows
 from pyinterp.heads.select import head_at
 from pyinterp.heads.sparse_path import SparsePath
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyinterp.elastic.penalty import Penalty
+from pyinterp.elastic.solver import Solution
 from pyinterp.errors import explain
-from pyinterp.heads.penalty import Penalty
 from pyinterp.heads.problem import WHERE
-from pyinterp.heads.solver import Solution
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.progress import Progress, Ticker
 

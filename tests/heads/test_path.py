@@ -12,8 +12,9 @@ import torch
 from samples import classes, standardised
 from sklearn.metrics import accuracy_score, log_loss
 
+from pyinterp.elastic import rows
 from pyinterp.features import Features
-from pyinterp.heads import SparsePath, fit_sparse_path, rows
+from pyinterp.heads import SparsePath, fit_sparse_path
 
 FEW: dict[str, Any] = {"n_lambdas": 6, "min_ratio": 0.05}
 TENSORS = (

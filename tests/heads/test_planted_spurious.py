@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyinterp.features import extract_features
+from pyinterp.features.place import locate_features
 from pyinterp.heads import (
     SparseHead,
     fit_sparse_path,
@@ -19,7 +20,6 @@ from pyinterp.heads import (
     suspects,
     top_samples,
 )
-from pyinterp.heads.place import locate_features
 from pyinterp.models.classifier import with_classifier
 
 SIZE, MARK, TARGET = 12, 3, 1

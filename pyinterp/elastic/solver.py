@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from pyinterp.heads.inner import Metric
-from pyinterp.heads.newton import newton_step
-from pyinterp.heads.penalty import Penalty
-from pyinterp.heads.rows import Gradient, Rows
+from pyinterp.elastic.inner import Metric
+from pyinterp.elastic.newton import newton_step
+from pyinterp.elastic.penalty import Penalty
+from pyinterp.elastic.rows import Gradient, Rows
 
 REMEMBERED = 8  # objectives, of which the worst is the one that a step must beat
 SUFFICIENT = 1e-4  # share of the model's decrease that is enough

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyinterp import ops
-from pyinterp.heads.penalty import Penalty
+from pyinterp.elastic.penalty import Penalty
 
 MOST_SWEEPS = 1000
 LOOK_EVERY = 8  # steps between two looks at the change, each of which waits for a GPU

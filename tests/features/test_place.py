@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pyinterp.heads.place import FeaturePlaces, locate_features
+from pyinterp.features.place import FeaturePlaces, locate_features
 from pyinterp.models import crops, load, load_images, photographs
 
 

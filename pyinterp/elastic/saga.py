@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from pyinterp.heads.inner import Metric
-from pyinterp.heads.penalty import Penalty
-from pyinterp.heads.rows import Chunk, Rows
-from pyinterp.heads.solver import Solution
+from pyinterp.elastic.inner import Metric
+from pyinterp.elastic.penalty import Penalty
+from pyinterp.elastic.rows import Chunk, Rows
+from pyinterp.elastic.solver import Solution
 
 BATCH = 256
 EPOCHS = 5  # between two looks at the violation, each of which costs a pass

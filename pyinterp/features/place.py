@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyinterp.errors import explain
-from pyinterp.heads.asking import (
+from pyinterp.features.asking import (
     Asker,
     Features,
     asking,
@@ -19,7 +19,7 @@ from pyinterp.heads.asking import (
     require_count,
     require_known,
 )
-from pyinterp.heads.pooled import pooled_map
+from pyinterp.features.pooled import pooled_map
 from pyinterp.models.graph import require_eval
 from pyinterp.models.images import ImageSet, load_images
 from pyinterp.models.inputs import place_of

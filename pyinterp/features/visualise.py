@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pyinterp.errors import explain
-from pyinterp.heads.asking import (
+from pyinterp.features.asking import (
     Asker,
     Features,
     asking,
@@ -21,7 +21,7 @@ from pyinterp.heads.asking import (
     require_count,
     require_known,
 )
-from pyinterp.heads.redirect import redirect_relus
+from pyinterp.features.redirect import redirect_relus
 from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import require_eval
 from pyinterp.models.images import Preprocessor, pixel_levels

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyinterp.heads.inner import Metric
-from pyinterp.heads.penalty import Penalty
-from pyinterp.heads.rows import Gradient, Rows
+from pyinterp.elastic.inner import Metric
+from pyinterp.elastic.penalty import Penalty
+from pyinterp.elastic.rows import Gradient, Rows
 
 ENOUGH = 0.1  # share of the first residual, in the norm of the preconditioner, at which the equations count as solved
 DAMPING = 1e-3  # of the Gram matrix's blocks, in units of their mean diagonal

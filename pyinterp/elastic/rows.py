@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from pyinterp.heads.families import Family
+from pyinterp.elastic.families import Family
 from pyinterp.memory import free_bytes
 
 CHUNK_BYTES = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyinterp.heads.rows import Rows
+from pyinterp.elastic.rows import Rows
 
 
 def evaluate_points(rows: Rows, weights: Tensor, biases: Tensor) -> tuple[Tensor, Tensor]:

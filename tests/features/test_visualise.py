@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pyinterp.heads import visualise
-from pyinterp.heads.visualise import visualise_features
+from pyinterp.features import visualise
+from pyinterp.features.visualise import visualise_features
 from pyinterp.models import load, photographs
 
 

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from pyinterp.heads.penalty import Penalty
-from pyinterp.heads.rows import Rows
-from pyinterp.heads.solver import Solution
+from pyinterp.elastic.penalty import Penalty
+from pyinterp.elastic.rows import Rows
+from pyinterp.elastic.solver import Solution
 
 SHRINK = 0.5  # of the step, where it was too long
 GROW = 1.1  # of the step, from one iteration to the next
