@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import fsum
 from typing import Any
 
@@ -114,8 +114,8 @@ def check_flip(head: SparseHead, x: Tensor, found: Flip | None, to: int | None) 
         for place in range(len(found.features)):
             rest = by_hand(head, x, found.features[: place + 1])
             gaps.append(rest[found.before] - rest[found.rival])
-        shares = [a - b for a, b in zip(gaps, gaps[1:], strict=False)]
-        assert all(a >= b - 1e-9 for a, b in zip(shares, shares[1:], strict=False)) and shares[-1] > 0
+        shares = [a - b for a, b in pairwise(gaps)]
+        assert all(a >= b - 1e-9 for a, b in pairwise(shares)) and shares[-1] > 0
     return size
 
 
@@ -156,7 +156,7 @@ def test_a_tie_is_no_flip() -> None:
 def test_many_flips_at_once_are_those_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     head, x = small_head(5), samples(5, 40)
     expected = [smallest_flip(head, row) for row in x]
-    assert smallest_flips(head, x) == expected and None not in expected
+    assert smallest_flips(head, x) == expected and sum(one is not None for one in expected) > 20
     monkeypatch.setattr(removal, "ENTRIES_AT_ONCE", 3 * 2 * head.weights.numel())
     assert smallest_flips(head, x) == expected
     predicted = head.predict(x).tolist()
