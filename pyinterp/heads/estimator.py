@@ -106,7 +106,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
         if len(self.classes_) < 2:
             fix = "Bring samples of another one, with weights above 0."
             raise ValueError(explain(WHERE, "samples of at least two classes", "one class", fix))
-        self.path_ = self._path(torch.from_numpy(X), torch.from_numpy(numbers), weights)
+        self.path_ = self._path(_tensor(X), torch.from_numpy(numbers), weights)
         self.head_ = self._choice(self.path_)
         linear = self.head_.to_linear()
         own = slice(1, None) if len(self.classes_) == 2 else slice(None)  # class 0 of two has zeros
@@ -132,7 +132,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
     def _logits(self, X: Any) -> Tensor:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        return self.head_.logits(torch.from_numpy(X))
+        return self.head_.logits(_tensor(X))
 
     def _path(self, features: Tensor, labels: Tensor, weights: Tensor | None) -> SparsePath:
         rules = ("features_per_class", "within", "strength")
@@ -170,3 +170,8 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
         else:
             head = path.select(point=int((path.features_per_class - USUAL).abs().argmin()))
         return replace(head, class_names=tuple(map(str, self.classes_.tolist())))
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """The same numbers; a copy of what can't be written to, which torch does not know."""
+    return torch.from_numpy(np.require(array, requirements="W"))

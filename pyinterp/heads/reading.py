@@ -201,9 +201,7 @@ def single_repairs(head: SparseHead, features: Tensor, label: int | str) -> list
 def _some_flips(support: Support, z: Tensor, rival: int | None) -> list[Flip | None]:
     logits = support.logits(z)
     top = logits.argmax(1)
-    counts = support.turning(z, logits, top)
-    rivals = counts.argmin(1) if rival is None else torch.full_like(top, rival)
-    counts = counts.gather(1, rivals[:, None])[:, 0]
+    counts, rivals = support.turning(z, logits, rival)
     shares = (support.weights[top] - support.weights[rivals]) * z
     ranked = shares.argsort(dim=1, descending=True, stable=True)
     removed = torch.zeros_like(z).scatter(1, ranked, (torch.arange(z.shape[1]) < counts[:, None]).double())

@@ -13,6 +13,7 @@ from torch import Tensor
 from pyinterp.heads.head import SparseHead
 
 ENTRIES_AT_ONCE = 1 << 22
+LIKELY = 8  # classes that are looked at first
 ROUNDING = 1e-12  # a lead of this share of the logits is none
 
 
@@ -22,11 +23,13 @@ class Support:
 
     Attributes:
         weights: (K, d) float64.
+        columns: (d, K), the same by features.
         bias: (K,) float64.
         index: (K, m) int64; classes that use fewer have others behind them.
     """
 
     weights: Tensor
+    columns: Tensor
     bias: Tensor
     index: Tensor
 
@@ -36,43 +39,62 @@ class Support:
         weights, bias = head.rows
         used = weights != 0
         most = max(1, int(used.sum(1).max()))
-        return Support(weights.double(), bias.double(), used.to(torch.int8).topk(most, dim=1).indices)
+        index = used.to(torch.int8).topk(most, dim=1).indices
+        return Support(weights.double(), weights.T.double().contiguous(), bias.double(), index)
 
     def logits(self, z: Tensor) -> Tensor:
         """(n, d) float64 -> (n, K)."""
-        return torch.addmm(self.bias, z, self.weights.T)
+        return torch.addmm(self.bias, z, self.columns)
 
     def at_once(self) -> int:
         """How many samples `turning` may take."""
         return max(1, ENTRIES_AT_ONCE // (2 * self.index.numel()))
 
-    def turning(self, z: Tensor, logits: Tensor, top: Tensor) -> Tensor:
-        """How many features must go before a class overtakes the top one.
+    def turning(self, z: Tensor, logits: Tensor, rival: int | None) -> tuple[Tensor, Tensor]:
+        """How many features must go before a class overtakes the top one, and which class that is.
+
+        For one other class the fewest are those with the largest positive shares (W_top - W_k) z of the margin. Their
+        number is at least the margin over the largest of them, so that few classes have to be looked at in full.
 
         Args:
             z: (n, d).
             logits: (n, K).
-            top: (n,) the classes with the largest logits.
+            rival: The class that must do it; None: the one that needs fewest.
 
         Returns:
-            (n, K); more than d where none or all of them is not enough.
-
-        For one other class the fewest are those with the largest positive shares (W_top - W_k) z of the margin.
+            Two (n,) int64 tensors: counts, more than d where no removal is enough, and classes.
         """
-        own = self.index[top]
-        leading = self.weights[top]
+        top = logits.argmax(1)
+        own, leading = self.index[top], self.weights[top]
         strength = leading.gather(1, own)
         # Features of the top class, then those of the other class that the top class does not use.
-        first = (strength[:, :, None] - self.weights.T[own]) * z.gather(1, own)[:, :, None]
-        first = torch.where(strength[:, :, None] != 0, first, 0.0).transpose(1, 2)
-        second = -self.weights.gather(1, self.index) * z[:, self.index]
-        second = torch.where(leading[:, self.index] == 0, second, 0.0)
-        shares = torch.cat([first, second], 2).clamp_min_(0)
+        first = strength[:, :, None] - self.columns[own]
+        first *= (z.gather(1, own) * (strength != 0))[:, :, None]
+        second = (z * (leading == 0))[:, self.index].mul_(-self.weights.gather(1, self.index))
         margin = logits.gather(1, top[:, None]) - logits
-        left = margin[:, :, None] - shares.sort(dim=2, descending=True).values.cumsum_(2)
-        turned = left < -_least_lead(logits)[:, None, None]
-        counts = torch.where(turned.any(2), turned.to(torch.int8).argmax(2) + 1, z.shape[1] + 1)
-        return counts.scatter(1, top[:, None], z.shape[1] + 1)
+        never = z.shape[1] + 1
+        counts = torch.full(logits.shape, never)
+
+        def count(rows: Tensor, rivals: Tensor) -> None:
+            shares = torch.cat([first[rows, :, rivals], second[rows, rivals]], 1).clamp_min_(0)
+            left = margin[rows, rivals, None] - shares.sort(dim=1, descending=True).values.cumsum_(1)
+            turned = left < -_least_lead(logits)[rows, None]
+            found = torch.where(turned.any(1), turned.to(torch.int8).argmax(1) + 1, never)
+            counts[rows, rivals] = torch.where(rivals == top[rows], never, found)
+
+        rows = torch.arange(len(z))
+        if rival is not None:
+            rivals = torch.full_like(top, rival)
+            count(rows, rivals)
+            return counts.gather(1, rivals[:, None])[:, 0], rivals
+        largest = torch.maximum(first.amax(1), second.amax(2))
+        least = torch.where(largest > 0, (margin / largest * (1 - 1e-9)).ceil().clamp_min(1), torch.inf)
+        least.scatter_(1, top[:, None], torch.inf)
+        likely = least.argsort(dim=1, stable=True)[:, :LIKELY]
+        count(rows.repeat_interleave(likely.shape[1]), likely.flatten())
+        rivals = least.scatter(1, likely, torch.inf)
+        count(*(rivals < counts.amin(1)[:, None]).nonzero(as_tuple=True))
+        return counts.min(1)
 
     def repairs(self, z: Tensor, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The single features whose removal gives misclassified samples their labels, all other classes strictly below.
@@ -102,7 +124,7 @@ class Support:
         lead = torch.empty(len(rows), dtype=torch.float64)
         for some in torch.arange(len(rows)).split(max(1, ENTRIES_AT_ONCE // len(self.bias))):
             row, feature = rows[some], features[some]
-            without = logits[row] - self.weights.T[feature] * z[row, feature][:, None]
+            without = logits[row] - self.columns[feature] * z[row, feature][:, None]
             right = labels[row][:, None]
             lead[some] = without.gather(1, right)[:, 0] - without.scatter(1, right, -torch.inf).amax(1)
         good = lead > _least_lead(logits)[rows]

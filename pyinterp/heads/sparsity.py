@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from pyinterp.heads.head import SparseHead, changed
 from pyinterp.heads.select import head_at
 from pyinterp.heads.sparse_path import SparsePath
 
+ROUNDING = 1e-9  # share of a sum that its order may change
 LEVELS = (5, 10, 15, 20, 25, 30)
 
 
@@ -85,12 +87,13 @@ def ncc(head: SparseHead, features: Tensor, share: float = 0.95) -> float:
     total = 0
     supports = [(row.nonzero()[:, 0], row) for row in head.weights]
     for _, z in head.chunks(features):
+        columns = z.T.contiguous()
         for used, row in supports:
             if len(used):
-                parts = (z[:, used] * row[used]).abs().double().sort(1, descending=True).values
-                sums = parts.cumsum(1)
-                needed = share * sums[:, -1:] * (1 - 1e-9)  # what the order of a sum may change
-                total += int(((sums < needed).sum(1) + (needed[:, 0] > 0)).sum())
+                parts = (columns[used].T.contiguous() * row[used]).abs().double()
+                # All but the smallest, which together have less than the rest; NumPy sorts short rows much faster.
+                sums = torch.from_numpy(np.sort(parts.numpy(), axis=1)).cumsum(1)
+                total += int((sums > (1 - share + ROUNDING) * sums[:, -1:]).sum())
     return total / (len(features) * len(head.weights))
 
 
