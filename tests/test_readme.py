@@ -16,14 +16,14 @@ from torch import nn
 
 import pyinterp
 import pyinterp.chains.visual  # which nothing else imports
-from pyinterp import chains, games, interactions, models
+from pyinterp import chains, features, games, heads, interactions, models
 from pyinterp.chains import attribution, recipes
 from pyinterp.chains.checks import STEPS
 from pyinterp.cli import app
 from pyinterp.models.photographs import crops
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/chains.md", "docs/interactions.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/chains.md", "docs/interactions.md", "docs/sparse_heads.md")
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -57,7 +57,8 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     snippets = blocks("README.md", "python")
     assert snippets
     take_few_steps(monkeypatch)
-    monkeypatch.setattr(models, "crops", lambda photo, count, **options: crops(photo, 1, **options))
+    few = {5: 1, 20: 5}
+    monkeypatch.setattr(models, "crops", lambda photo, count, **options: crops(photo, few[count], **options))
     monkeypatch.setattr(pyinterp, "grid_players", lambda rows, cols: games.grid_players(1, 2))
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {"__name__": "readme"}
@@ -91,10 +92,22 @@ def test_the_python_of_the_document_on_interactions_runs() -> None:
     run(snippets, "docs/interactions.md", namespace | {"image": torch.randn(3, 12, 12)})
 
 
+def test_the_python_of_the_document_on_sparse_heads_runs() -> None:
+    """On the `model`, the `images` and the `labels` it assumes: small ones."""
+    snippets = blocks("docs/sparse_heads.md", "python")
+    assert snippets
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    namespace: dict[str, object] = {"__name__": "document", "model": model.eval()}
+    namespace |= {"images": torch.randn(40, 3, 12, 12), "labels": torch.arange(40) % 4}
+    run(snippets, "docs/sparse_heads.md", namespace)
+
+
 def test_the_questions_name_what_exists_and_all_that_is_public() -> None:
     table = (ROOT / "README.md").read_text().partition("| question | function |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`pyinterp\.([\w.]+)`", table))
-    results = (pyinterp.Chain, pyinterp.Interactions)
+    results = (pyinterp.Chain, pyinterp.Interactions, pyinterp.SparsePath, pyinterp.SparseHead)
     held = {f"{result.__name__}.{field.name}" for result in results for field in fields(result)}
     for name in named - held:
         assert attrgetter(name)(pyinterp)
@@ -103,6 +116,8 @@ def test_the_questions_name_what_exists_and_all_that_is_public() -> None:
         ("chains", chains.__all__),
         ("games", games.__all__),
         ("interactions", interactions.__all__),
+        ("features", features.__all__),
+        ("heads", heads.__all__),
     ):
         public |= {name if hasattr(pyinterp, name) else f"{room}.{name}" for name in names}
     assert public - named == set()
