@@ -84,9 +84,9 @@ def head_at(path: SparsePath, point: int) -> SparseHead:
 
 
 def _point(path: SparsePath, point: int) -> int:
-    if not -len(path) <= point < len(path):
+    if int(point) != point or not -len(path) <= point < len(path):
         raise ValueError(explain("select", f"a point 0 to {len(path) - 1}", point, "Pass one of them."))
-    return point % len(path)
+    return int(point) % len(path)
 
 
 def _nearest(path: SparsePath, wanted: float) -> int:

@@ -97,6 +97,7 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "within nan": (lambda: judged().select(within=float("nan")), "within between 0 and 1, got nan"),
     "no features": (lambda: judged().select(features_per_class=0), "above 0, got 0"),
     "point 7": (lambda: judged().select(point=7), "a point 0 to 6, got 7"),
+    "point 1.5": (lambda: judged().select(point=1.5), "a point 0 to 6, got 1.5"),  # type: ignore[arg-type]
     "point -8": (lambda: judged().select(point=-8), "a point 0 to 6, got -8"),
     "no validation": (lambda: small_path(growing(COUNTS)).select(within=0.1), "validation samples, got none"),
     "numbers": (
