@@ -124,7 +124,7 @@ def test_counterfactual_refusals(planted: tuple[BagOfWords, Any, Features, Spars
     def ask(texts: Any = TEXTS, head: SparseHead = head, lists: Any = (), model: Any = model) -> None:
         counterfactual_words(model, words, texts, head, lists)
 
-    with pytest.raises(ValueError, match="a feature 0 to 4"):
+    with pytest.raises(ValueError, match=r"a feature \(0 to 4\)"):
         ask(lists=[replace(LISTS[0], feature=5)])
     with pytest.raises(ValueError, match="in the words: expected words that the tokenizer knows, got 'zyx'"):
         ask(lists=[replace(LISTS[0], aligned=(ScoredWord("zyx", 1.0, 1),))])

@@ -155,8 +155,8 @@ def a_study(**changes: Any) -> HeadStudy:
         point=2,
     )
     shares = (Contribution(5, 2.0, 0.75, 1.5), Contribution(2, 0.5, -0.5, -0.25))
-    wrong = Case(8, 0, 1, 0, 1.3, 0.02, shares, 0.03, Flip((5,), 1, 0), (5, 2))
-    near = Case(4, 2, 2, 1, 0.1, 0.1, (), 0.0, Flip((2, 5, 7, 8), 2, 1), ())
+    wrong = Case(8, 0, 1, 0, 1.3, 0.02, shares, 0.03, Flip((5,), 1, 0, 0), (5, 2))
+    near = Case(4, 2, 2, 1, 0.1, 0.1, (), 0.0, Flip((2, 5, 7, 8), 2, 1, 1), ())
     pixels = torch.randint(256, (4, 3, 24, 16), generator=torch.Generator().manual_seed(0))
     found = HeadStudy(
         class_names=("cup", NASTY, "dog"),
