@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from report_samples import CLASSES, a_chain, a_flow, a_study, an_image_set, an_interactions
 
 from pyinterp.report import write_report
@@ -73,14 +74,15 @@ def test_a_head_renders_without_error_or_request(
     document.body.dataset.fits = document.documentElement.scrollWidth <= window.innerWidth;
     document.body.dataset.drawn = [...document.querySelectorAll("use")].every(use => use.getBBox().width == 16);
     """
-    path = write_report(a_study(), tmp_path / "head.html")
-    seen = render(path, width=width, height=2600, dark=dark)
+    magenta = torch.tensor([255, 0, 255], dtype=torch.uint8)[:, None, None].expand(4, 3, 24, 16)
+    path = write_report(a_study(pictures=magenta), tmp_path / "head.html")
+    seen = render(path, width=width, height=4800, dark=dark)
     assert seen.console == []
     assert seen.requests == []
-    # The images of noise are drawn, though each is in the page once: nothing else has so many colours.
-    colours = np.asarray(seen.picture.convert("HSV"))[..., 1]
-    assert (colours > 120).mean() > 0.004
-    seen = render(driven(path, script), width=width, height=2600)
+    # Each picture is in the page once, and is drawn wherever it is referred to: five times at 76 x 114 at least.
+    red, green, blue = np.asarray(seen.picture.convert("RGB")).astype(int).transpose(2, 0, 1)
+    assert ((red > 230) & (green < 40) & (blue > 230)).sum() > 5 * 76 * 114
+    seen = render(driven(path, script), width=width, height=4800)
     assert 'data-fits="true"' in seen.html and 'data-drawn="true"' in seen.html
 
 
