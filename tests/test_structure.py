@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "pyinterp"
 RESULTS = {
     *("chains.chain", "chains.curve", "chains.flow"),
-    *("heads.head_study", "interactions.interactions", "interactions.subsets"),
+    *("heads.head_study", "heads.scored_words", "interactions.interactions", "interactions.subsets"),
 }
 
 # Room -> what it may import of pyinterp: rooms, or single modules of them. Kernels know no models, models know no

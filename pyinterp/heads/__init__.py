@@ -15,11 +15,12 @@ from pyinterp.heads.reading import (
     smallest_flips,
 )
 from pyinterp.heads.refit import exactly, refit
+from pyinterp.heads.scored_words import TopWords
 from pyinterp.heads.single import feature_model
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.heads.sparsity import anec, at_nec, ncc, random_features
 from pyinterp.heads.suspects import suspects
-from pyinterp.heads.words import TopWords, WordEffects, top_words, word_effects
+from pyinterp.heads.words import WordEffects, top_words, word_effects
 from pyinterp.models.packages import require
 
 if TYPE_CHECKING:

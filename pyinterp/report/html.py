@@ -19,6 +19,7 @@ from pyinterp.chains.curve import SufficiencyCurve
 from pyinterp.chains.flow import ChainFlow
 from pyinterp.errors import explain
 from pyinterp.heads.head_study import HeadStudy
+from pyinterp.heads.scored_words import TopWords
 from pyinterp.interactions.interactions import Interactions
 from pyinterp.report.chain_blocks import chain_blocks, chain_headline
 from pyinterp.report.curve_blocks import curve_blocks
@@ -26,6 +27,7 @@ from pyinterp.report.flow_blocks import flow_blocks
 from pyinterp.report.head_blocks import head_blocks, head_headline
 from pyinterp.report.interactions_blocks import interactions_blocks, interactions_headline
 from pyinterp.report.page import Block, Page, environment, unique
+from pyinterp.report.words_blocks import words_blocks
 from pyinterp.storage import replace_files
 from pyinterp.version import package_version
 
@@ -45,7 +47,7 @@ def write_report(
 
     Args:
         results: A result, or a list of them: ``Chain``, ``ChainFlow``, ``SufficiencyCurve``,
-            ``Interactions``, ``HeadStudy``.
+            ``Interactions``, ``HeadStudy``, ``TopWords``.
         path: The file to write; its folder is made, and an older file is replaced only by a whole new one.
         images: The images the results speak of, in their order (``models.load_images`` gives them).
         classes: Name of every class of the model, to be shown instead of its number.
@@ -101,6 +103,7 @@ build.register(ChainFlow, flow_blocks)
 build.register(SufficiencyCurve, curve_blocks)
 build.register(Interactions, interactions_blocks)
 build.register(HeadStudy, head_blocks)
+build.register(TopWords, words_blocks)
 
 
 @singledispatch
