@@ -13,7 +13,7 @@ from pyinterp.heads.audit import Repair, SharedFeature
 from pyinterp.heads.reading import Contribution, Flip
 from pyinterp.storage import load_result, save_result
 
-NAMED = 3
+NAMED, CLASSES = 3, 10
 """Features per class, and classes, that a summary names."""
 
 
@@ -248,13 +248,13 @@ class HeadStudy:
                 pair = f"{self.class_names[best.label]} taken for {self.class_names[best.predicted]}"
                 words += f" (feature {best.feature}: {best.repaired} of {best.errors} of {pair})"
             lines.append(f"{words}.")
-        for class_ in self.carded[:NAMED]:
+        for class_ in self.carded[:CLASSES]:
             told = [f"{feature} ({weight:+.2f})" for feature, weight, _ in self.features_of(class_)[:NAMED]]
             lines.append(
                 f"{self.class_names[class_]}: {'features ' + ', '.join(told) if told else 'no feature'}."
             )
-        if classes > NAMED:
-            lines.append(f"... and {classes - NAMED} more classes.")
+        if classes > CLASSES:
+            lines.append(f"... and {classes - CLASSES} more classes.")
         return "\n".join(lines)
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -41,8 +41,8 @@ def head_blocks(study: HeadStudy, page: Page) -> list[Block]:
 def head_headline(study: HeadStudy, page: Page) -> str:
     """What was found, as the heading of the page."""
     few, classes = number(study.features_per_class, 2), len(study.weights)
-    verb = "feature tells" if few == "1" else "features tell"
-    return f"{few} {verb} each of {classes} classes apart: {_model(study)} on {percent(study.accuracy)} of the samples"
+    told = f"{few} {'feature' if few == '1' else 'features'} per class tell {classes} classes apart"
+    return f"{told} in {_model(study)}, on {percent(study.accuracy)} of the samples"
 
 
 def _answer(study: HeadStudy) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def section(text: str, anchor: str) -> str:
 
 def test_the_answer_is_told_in_numbers(tmp_path: Path) -> None:
     text = page(tmp_path, a_study())
-    assert "<title>1.7 features tell each of 3 classes apart: tiny on 90 % of the samples</title>" in text
+    assert (
+        "<title>1.7 features per class tell 3 classes apart in tiny, on 90 % of the samples</title>" in text
+    )
     answer = section(text, "answer")
     assert "reads 1.67 features per class, 3 of the 9 that tiny has, gives 90 % of 10 samples" in answer
     assert "on 10 held-out samples; 95 %: 60 % to 98 %" in answer
