@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.labels import require_classes
-from pyinterp.heads.scored_words import TopWords, word_spans
+from pyinterp.heads.scored_words import TopWords
 from pyinterp.heads.single import require_same_network
+from pyinterp.heads.words import word_spans
 from pyinterp.models.classifier import find_classifier, reading_features
 from pyinterp.models.text import encode_texts
 
