@@ -42,6 +42,7 @@ from pyinterp.models.classifier import find_classifier, with_classifier
 SEEDS = {"digits": 8, "faces": 10}
 CARRIES = 0.1  # of all that the mark adds to the logit of its class
 LOOKED_AT, RANDOM_DRAWS, TOP = 24, 20, 10
+WITHOUT = "sparse_without_moved_suspects"
 CELLS, COARSE = (8, 8), (4, 4)
 
 
@@ -237,7 +238,7 @@ def removals(case: Case, generator: torch.Generator) -> dict[str, Any]:
     heads = {
         "sparse": head,
         "sparse_without_field_suspects": head.without(found["field"]),
-        "sparse_without_moved_suspects": head.without(gone),
+        WITHOUT: head.without(gone),
         "sparse_without_carriers": head.without(case.carriers),
         "refitted": fitted,
         "refitted_without_moved_suspects": refit(head.without(gone), case.train_features, case.train_labels),
@@ -276,7 +277,7 @@ def study(name: str, kind: Kind, seed: int) -> dict[str, Any]:
         "carriers": len(case.carriers),
         "carriers_over_used": len(case.carriers) / len(case.used),
         "effect": float(case.effects.sum()),
-        "effect_of_first": float(effects.max() / effects.sum()),
+        "effect_of_first": float(effects.max() / effects.sum()) if effects.any() else None,
         "tools": {kind: tools(case, kind) for kind in KINDS},
         "without_errors": without_errors(case),
         "places": places(case),
@@ -291,6 +292,23 @@ def mean(values: Sequence[float | None]) -> float | None:
     """Of the values that there are; None for none."""
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def brief(row: dict[str, Any]) -> dict[str, Any]:
+    """What tells one network from the others; the rest is in the summary."""
+    kept = {key: row[key] for key in ("data", "trained_on", "seed", "carriers", "effect", "seconds")}
+    found = {kind: row["tools"][kind]["found"] for kind in KINDS if row["tools"][kind]["found"]}
+    accuracy = {name: row["removals"]["accuracy"][name]["moved"] for name in ("sparse", WITHOUT, "dense")}
+    return {**kept, "suspects": found, "accuracy_on_moved": accuracy}
+
+
+def rounded(tree: Any) -> Any:
+    """Numbers with four digits."""
+    if isinstance(tree, dict):
+        return {key: rounded(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [rounded(value) for value in tree]
+    return float(f"{tree:.4g}") if isinstance(tree, float) else tree
 
 
 def leaves(tree: dict[str, Any], stem: str = "") -> dict[str, bool | float]:
@@ -361,9 +379,9 @@ def main() -> None:
         "seconds": round(time.perf_counter() - start, 1),
         "plans": {name: asdict(plan) for name, plan in PLANS.items()},
         "summary": found,
-        "networks": rows,
+        "networks": [brief(row) for row in rows],
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    options.out.write_text(json.dumps(rounded(report), indent=1, allow_nan=False) + "\n")
     print(f"\n{report['seconds']} s")
 
 
