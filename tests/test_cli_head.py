@@ -98,6 +98,17 @@ def test_from_folders_to_a_report(net: Net, data: Path, tmp_path: Path) -> None:
     assert "blue/" in (out / "report.html").read_text("utf-8")
 
 
+def test_features_are_located_and_made_if_asked(net: Net, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("--data", data, "--out", out, "--features-per-class", 1)
+    assert run(*words).exit_code == 0
+    cards = HeadStudy.load(out / "study").cards
+    assert cards and all(card.places.shape[1:] == (7, 7) and not card.visual.numel() for card in cards)
+    done = run(*words, "--visualise")
+    assert f"Making pictures of {len(cards)} features." in done.stdout
+    assert all(card.visual.shape == (3, 16, 16) for card in HeadStudy.load(out / "study").cards)
+
+
 def test_a_second_run_computes_no_features_again(net: Net, data: Path, tmp_path: Path) -> None:
     words = ("--data", data, "--out", tmp_path / "out", "--validation", 0.2)
     assert run(*words, "--features-per-class", 1).exit_code == 0

@@ -75,6 +75,13 @@ def head(
     validation: Annotated[
         float, typer.Option(help="Share of each class's images to hold back and judge by; 0: none.")
     ] = 0.1,
+    visualise: Annotated[
+        bool,
+        typer.Option(
+            help="Also make a picture of each feature, and find places by masking where the network has no last map: "
+            "minutes on a CPU."
+        ),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of the choice of those images.")] = 0,
     batch_size: Annotated[int, typer.Option(help="Images at a time.", min=1)] = 64,
     out: Out = Path("head"),
@@ -116,7 +123,7 @@ def head(
             if within is None and abs(chosen.features_per_class - asked) > NEAR * asked:
                 nearest = f"{chosen.features_per_class:.1f}"
                 say(f"Asked for {asked:g} features per class; the nearest head of the path has {nearest}.")
-            _study(loaded, chosen, path, features, found, out, validation, seed)
+            _study(loaded, chosen, path, features, found, out, validation, seed, visualise)
 
 
 def _classes(data: Path) -> _Data:
@@ -229,8 +236,10 @@ def _study(
     out: Path,
     validation: float,
     seed: int,
+    visualise: bool,
 ) -> None:
     """Save the head, look at it, and write the report."""
+    from pyinterp.heads.illustrate import illustrate
     from pyinterp.heads.study import study_head
     from pyinterp.heads.validation import held_rows
     from pyinterp.report import write_report
@@ -239,6 +248,11 @@ def _study(
     assert features.labels is not None
     rows = held_rows(features.labels, validation, seed) if validation else None
     study = study_head(loaded, chosen, features, path=path, rows=rows, images=data.images)
+    if visualise:
+        say(f"Making pictures of {len(study.cards)} features.")
+    study = illustrate(
+        study, loaded, chosen, features, data.images, occlusion=visualise, made=visualise, seed=seed
+    )
     save_result(study, out / "study")
     say(study.summary())
     report = write_report(study, out / "report.html")
