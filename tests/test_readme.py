@@ -23,7 +23,14 @@ from pyinterp.cli import app
 from pyinterp.models.photographs import crops
 
 ROOT = Path(__file__).resolve().parents[1]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "docs/chains.md", "docs/interactions.md", "docs/sparse_heads.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/chains.md",
+    "docs/interactions.md",
+    "docs/sparse_heads.md",
+    "docs/spurious.md",
+)
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -104,6 +111,18 @@ def test_the_python_of_the_document_on_sparse_heads_runs() -> None:
     run(snippets, "docs/sparse_heads.md", namespace)
 
 
+def test_the_python_of_the_document_on_a_shortcut_runs() -> None:
+    """On the `model` and the images it assumes: small ones, on which there is nothing to find."""
+    snippets = blocks("docs/spurious.md", "python")
+    assert snippets
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    )
+    images, labels = torch.randn(40, 3, 12, 12), torch.arange(40) % 4
+    named = {"images": images, "labels": labels, "audit": images + 1, "audit_labels": labels}
+    run(snippets, "docs/spurious.md", {"__name__": "document", "model": model.eval(), **named})
+
+
 def test_the_questions_name_what_exists_and_all_that_is_public() -> None:
     table = (ROOT / "README.md").read_text().partition("| question | function |")[2].partition("\n\n")[0]
     named = set(re.findall(r"`pyinterp\.([\w.]+)`", table))
@@ -149,12 +168,19 @@ def check_pytest(words: list[str]) -> None:
         assert "/" not in word or (ROOT / word).exists(), f"no file {word}"
 
 
+def check_script(words: list[str]) -> None:
+    assert (ROOT / words[0]).is_file()
+    for word in words[1:]:
+        assert not word.startswith("--") or f'"{word}"' in (ROOT / words[0]).read_text(), f"no option {word}"
+
+
 CHECKS = {
     "make": check_make,
     "pip": check_pip,
     "pyinterp": check_pyinterp,
     "python -m pyinterp": check_pyinterp,
     "python -m pytest": check_pytest,
+    "python": check_script,
 }
 
 

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Any
 
 from pyinterp.heads.audit import group_differences, repairs, shared_features, top_k_accuracy, top_samples
 from pyinterp.heads.counterfactuals import WordFlips, counterfactual_words
-from pyinterp.heads.dense import head_of
+from pyinterp.heads.dense import dense_head, head_of
 from pyinterp.heads.head import SparseHead
+from pyinterp.heads.head_study import HeadStudy
+from pyinterp.heads.illustrate import illustrate
 from pyinterp.heads.path import fit_sparse_path
 from pyinterp.heads.reading import (
     contributions,
@@ -19,7 +21,9 @@ from pyinterp.heads.scored_words import TopWords
 from pyinterp.heads.single import feature_model
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.heads.sparsity import anec, at_nec, ncc, random_features
+from pyinterp.heads.study import study_head
 from pyinterp.heads.suspects import suspects
+from pyinterp.heads.validation import held_rows
 from pyinterp.heads.words import WordEffects, top_words, word_effects
 from pyinterp.models.packages import require
 
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
     from pyinterp.heads.estimator import SparseHeadClassifier
 
 __all__ = [
+    "HeadStudy",
     "SparseHead",
     "SparseHeadClassifier",
     "SparsePath",
@@ -37,12 +42,15 @@ __all__ = [
     "at_nec",
     "contributions",
     "counterfactual_words",
+    "dense_head",
     "exactly",
     "explain_margin",
     "feature_model",
     "fit_sparse_path",
     "group_differences",
     "head_of",
+    "held_rows",
+    "illustrate",
     "ncc",
     "random_features",
     "refit",
@@ -51,6 +59,7 @@ __all__ = [
     "single_repairs",
     "smallest_flip",
     "smallest_flips",
+    "study_head",
     "suspects",
     "top_k_accuracy",
     "top_samples",

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.features import Features
+from pyinterp.features.place import locate_features
+from pyinterp.features.pooled import pooled_map
+from pyinterp.features.visualise import visualise_features
 from pyinterp.heads.gallery import CHUNK, Gallery, shrink
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.head_study import FeatureCard, HeadStudy
-from pyinterp.heads.place import locate_features
-from pyinterp.heads.pooled import pooled_map
-from pyinterp.heads.visualise import visualise_features
 from pyinterp.models.classifier import with_classifier
 from pyinterp.models.graph import logits_of
 from pyinterp.models.images import Preprocessor

@@ -11,11 +11,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pyinterp.features import Features, extract_features
+from pyinterp.features.visualise import visualise_features
 from pyinterp.heads import SparseHead, fit_sparse_path
 from pyinterp.heads.head_study import HeadStudy
 from pyinterp.heads.illustrate import illustrate
 from pyinterp.heads.study import study_head
-from pyinterp.heads.visualise import visualise_features
 from pyinterp.models.classifier import with_classifier
 from pyinterp.models.zoo import LoadedModel
 
