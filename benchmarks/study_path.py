@@ -1,6 +1,6 @@
 """The sparse path beside its peers, to an equal violation of the optimality conditions, all in one run.
 
-python benchmarks/study_path.py --out FILE [--case digits] [--peer saga] [--threads 2]
+python benchmarks/study_path.py --out FILE [--case digits] [--kind grouped] [--peer saga] [--tolerance 1e-4]
 
 Cases: "digits" (1,437 deep features of a small network on scikit-learn's digits, d = 128, K = 10), "ten" (N = 20,000,
 d = 512, K = 10) and "hundred" (N = 10,000, d = 512, K = 100), both correlated and rectified. Every contender gets the
@@ -34,9 +34,9 @@ from benchmarks.study_chain import environment
 from pyinterp.heads import fit_sparse_path
 
 ALPHA = 0.99
-TOLERANCE = 1e-3
 Head = tuple[Tensor, Tensor]  # weights (K, d) and biases (K,)
 Run = Callable[[Tensor, Tensor, list[float]], list[Head]]
+TOLERANCE = {"kkt": 1e-3}
 
 
 def rectified(count: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -84,7 +84,7 @@ def digits() -> tuple[Tensor, Tensor]:
 
 def ours(z: Tensor, labels: Tensor, lambdas: list[float], **options: Any) -> list[Head]:
     path = fit_sparse_path(
-        z, labels, alpha=ALPHA, lambdas=lambdas, **{"tolerance": TOLERANCE, **options}, progress=False
+        z, labels, alpha=ALPHA, lambdas=lambdas, tolerance=TOLERANCE["kkt"], progress=False, **options
     )
     return list(zip(path.weights, path.biases, strict=True))
 
@@ -171,7 +171,7 @@ def skglm(z: Tensor, labels: Tensor, lambdas: list[float]) -> list[Head]:
     )
     for strength in lambdas:
         estimator.penalty = L1_plus_L2(strength, ALPHA)
-        estimator.solver.tol = TOLERANCE * strength * ALPHA
+        estimator.solver.tol = TOLERANCE["kkt"] * strength * ALPHA
         estimator.fit(rows, signs)
         heads.append((torch.tensor(estimator.coef_).view(1, -1), torch.tensor(estimator.intercept_).view(1)))
     return heads
@@ -251,7 +251,7 @@ def measure(case: str, kind: str, peers: list[str], points: int, ratio: float) -
         seconds = time.perf_counter() - start
         judged = [judge(kind, z, labels, *entry) for entry in zip(lambdas, heads, strict=True)]
         row["contenders"][name] = {
-            "seconds": round(seconds, 2),
+            "seconds": round(seconds, 4),
             "worst_kkt": max(entry[1] for entry in judged),
             "last_kkt": judged[-1][1],
             "last_objective": judged[-1][0],
@@ -278,14 +278,16 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=20)
     parser.add_argument("--ratio", type=float, default=0.03)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tolerance", type=float, default=TOLERANCE["kkt"])
     chosen = parser.parse_args()
+    TOLERANCE["kkt"] = chosen.tolerance
     torch.set_num_threads(chosen.threads)
     rows = [
         measure(case, kind, chosen.peer, chosen.points, chosen.ratio)
         for case in chosen.case or CASES
         for kind in chosen.kind or KINDS
     ]
-    report = {"suite": "path", **environment(), "tolerance": TOLERANCE, "rows": rows}
+    report = {"suite": "path", **environment(), "tolerance": chosen.tolerance, "rows": rows}
     if chosen.out:
         chosen.out.write_text(json.dumps(report, indent=1) + "\n")
 
