@@ -28,6 +28,7 @@ from pyinterp.elastic.rows import Rows
 from pyinterp.heads import fit_sparse_path
 
 WIDTH, CLASSES = 2048, 1000
+POINTS = 30
 
 
 def fastest(step: Any, turns: int = 3) -> float:
@@ -59,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rows", type=int, nargs="+", default=[4000, 8000, 16000])
-    parser.add_argument("--path-rows", type=int, default=8000)
+    parser.add_argument("--path-rows", type=int, default=4000)
     chosen = parser.parse_args()
     square = torch.randn(2048, 2048)
     peak = 2 * 2048**3 / fastest(lambda: square @ square, 5) / 1e9
@@ -69,7 +70,9 @@ def main() -> None:
     labels[:CLASSES] = torch.arange(CLASSES)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
-    path = fit_sparse_path(features, labels, max_features_per_class=20, tolerance=1e-3, progress=False)
+    path = fit_sparse_path(
+        features, labels, n_lambdas=POINTS, max_features_per_class=20, tolerance=1e-3, progress=False
+    )
     seconds = time.perf_counter() - start
     report = {
         "suite": "path_scale",
