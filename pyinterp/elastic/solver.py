@@ -20,6 +20,7 @@ FLATTEST = 1e-6  # smallest curvature in units of the family's bound
 PATIENCE = 12  # proximal steps before the first Newton step
 BETWEEN = 4  # proximal steps between two Newton steps, which find the support of the next
 MOST_PRODUCTS = 60  # with the Hessian in one Newton step
+STALLED = 60  # steps without a smaller violation: the numbers' precision is used up
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def solve(
     (Barzilai and Borwein, 1988), doubled until the objective is below the worst of the last few (Grippo, Lampariello
     and Lucidi, 1986; with a penalty: Wright, Nowak and Figueiredo, 2009). At the family's bound of the curvature every
     step goes down (Böhning, 1992), so the search for c ends. Where this has not ended after a few steps, Newton steps
-    on the support are put between (not for grouped penalties, nor for squared errors, whose metric is exact).
+    on the support are put between (not for grouped penalties, nor for squared errors, whose metric is exact). A search
+    whose violation falls no more, as that of float32 far below 1e-4, ends with the best that it had.
 
     Args:
         rows: Centred: the mean of weight * z is 0 for each feature.
@@ -77,7 +79,7 @@ def solve(
     search = _Search(rows, metric, penalty, weights, bias, curvature)
     newton = not penalty.grouped and not rows.family.quadratic
     steps = PATIENCE
-    while search.best.violation > tolerance and search.passes < max_passes:
+    while search.best.violation > tolerance and search.passes < max_passes and search.idle < STALLED:
         search.proximal_step(tolerance, max_passes)
         steps -= 1
         if newton and not steps and search.best.violation > tolerance:
@@ -87,14 +89,14 @@ def solve(
 
 
 class _Search:
-    """Where a search stands: the present head, the best so far, and the curvature of the last step."""
+    """Where a search stands: the present head, the best so far, how long ago that was, and the last curvature."""
 
     def __init__(
         self, rows: Rows, metric: Metric, penalty: Penalty, weights: Tensor, bias: Tensor, curvature: float
     ) -> None:
         self._rows, self._metric, self._penalty = rows, metric, penalty
         self._noise = 2 * torch.finfo(weights.dtype).eps
-        self.passes, self.curvature = 0, curvature
+        self.passes, self.curvature, self.idle = 0, curvature, 0
         self.here = self.best = self._look(weights, bias)
         self._recent = deque([self.here.objective], REMEMBERED)
 
@@ -148,8 +150,9 @@ class _Search:
     def _go(self, there: Solution) -> None:
         self.here = there
         self._recent.append(there.objective)
+        self.idle += 1
         if there.violation < self.best.violation:
-            self.best = there
+            self.best, self.idle = there, 0
 
 
 def _lengths(weights: Tensor, change: Tensor) -> list[float]:

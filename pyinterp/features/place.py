@@ -20,6 +20,7 @@ from pyinterp.features.asking import (
     require_known,
 )
 from pyinterp.features.pooled import pooled_map
+from pyinterp.features.ridge import weighted_ridge
 from pyinterp.models.graph import require_eval
 from pyinterp.models.images import ImageSet, load_images
 from pyinterp.models.inputs import place_of
@@ -194,13 +195,10 @@ def _by_lime(masking: _Masking, grid: Tensor, samples: int, ridge: float, seed: 
     present = (codes[:, None] >> torch.arange(count) & 1).double()
     answers = masking(grid, codes).double().cpu()
     distance = 1 - (present.sum(1) / count).sqrt()
-    weights = torch.exp(-(distance**2) / (2 * _KERNEL_WIDTH**2))[:, None]
-    shares = weights / weights.sum()
-    present = present - (shares * present).sum(0)
-    answers = answers - (shares * answers).sum(1, keepdim=True)
-    weighted = (weights * present).T
-    normal = weighted @ present + ridge * torch.eye(count, dtype=torch.float64)
-    return torch.linalg.solve(normal, weighted @ answers).transpose(1, 2)
+    weights = torch.exp(-(distance**2) / (2 * _KERNEL_WIDTH**2))
+    images, _, features = answers.shape
+    slopes, _ = weighted_ridge(present, answers.transpose(0, 1).flatten(1), weights, ridge)
+    return slopes.unflatten(1, (images, features)).permute(1, 2, 0)
 
 
 def _by_map(

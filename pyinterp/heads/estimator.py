@@ -20,6 +20,7 @@ from pyinterp.heads.sparse_path import SparsePath
 
 WHERE = "SparseHeadClassifier"
 USUAL = 20  # features per class, as in the source of `fit_sparse_path`
+USUAL_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}
 
 
 class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
@@ -36,7 +37,8 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
         alpha: 0 to 1, share of the penalty that makes zeros.
         n_lambdas: Points of the path.
         min_ratio: Last lambda over the first.
-        tolerance: Aim of the relative KKT violation.
+        tolerance: Aim of the relative KKT violation. None: 1e-4 for float32; 1e-9 for float64, where weighted samples
+            then give what repeated ones do to 7 digits, in about three times as many passes.
         grouped: All classes use a feature, or none does.
         validation_fraction: Share of the samples that ``within`` holds out.
         solver: As in `fit_sparse_path`.
@@ -62,7 +64,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
         alpha: float = 0.99,
         n_lambdas: int = 100,
         min_ratio: float = 1e-3,
-        tolerance: float = 1e-4,
+        tolerance: float | None = None,
         grouped: bool = False,
         validation_fraction: float = 0.1,
         solver: str = "gram",
@@ -148,7 +150,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
             n_lambdas=self.n_lambdas,
             min_ratio=self.min_ratio,
             lambdas=None if self.strength is None else [self.strength],
-            tolerance=self.tolerance,
+            tolerance=USUAL_TOLERANCE[features.dtype] if self.tolerance is None else self.tolerance,
             max_features_per_class=wanted,
             family="binary" if len(self.classes_) == 2 else "multinomial",
             grouped=self.grouped,

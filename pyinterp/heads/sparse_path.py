@@ -26,7 +26,7 @@ class SparsePath:
     Attributes:
         lambdas: (P,) float64, falling.
         weights: (P, K, d), in units of z; 0 for constant features.
-        biases: (P, K).
+        biases: (P, K); for "multinomial" their mean is 0, as a softmax leaves it open.
         kkt: (P,) float64: the largest distance of a gradient from what optimality asks, over lambda * alpha (alpha at
             least 0.001); 0 at the optimum.
         objective: (P,) float64, penalty included.

@@ -128,10 +128,13 @@ class Trail:
         return carried, torch.lerp(biases[-2], biases[-1], 1 + ratio)
 
     def _add(self, penalty: Penalty, found: Solution) -> None:
+        bias = found.bias.cpu()
+        if self._common["family"] == "multinomial":  # a softmax does not see what all biases share
+            bias = bias - bias.mean()
         for name, value in (
             ("lambdas", penalty.strength),
             ("weights", found.weights.cpu()),
-            ("biases", found.bias.cpu()),
+            ("biases", bias),
             ("kkt", found.violation),
             ("objective", found.objective),
             ("passes", found.passes),

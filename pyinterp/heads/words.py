@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.features.features import Features
+from pyinterp.features.ridge import weighted_ridge
 from pyinterp.games.text import TextGame, word_places
 from pyinterp.heads.head import SparseHead
-from pyinterp.heads.ridge import weighted_ridge
 from pyinterp.heads.scored_words import ScoredWord, TopWords
 from pyinterp.heads.single import moments_of, require_same_network
 from pyinterp.models.classifier import with_classifier

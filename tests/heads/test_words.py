@@ -12,8 +12,8 @@ from bag_of_words import TEXTS, BagOfWords, tokenizer
 from torch import Tensor
 
 from pyinterp.features import Features, extract_features
+from pyinterp.features.ridge import weighted_ridge
 from pyinterp.games import TextGame
-from pyinterp.heads.ridge import weighted_ridge
 from pyinterp.heads.single import feature_model
 from pyinterp.heads.words import WordEffects, top_words, word_effects
 from pyinterp.models.text import encode_texts
