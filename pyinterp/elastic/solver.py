@@ -18,7 +18,9 @@ SUFFICIENT = 1e-4  # share of the model's decrease that is enough
 INNER = 0.1  # share of the present violation to which the model problem is solved
 FLATTEST = 1e-6  # smallest curvature in units of the family's bound
 PATIENCE = 12  # proximal steps before the first Newton step
-BETWEEN = 4  # proximal steps between two Newton steps, which find the support of the next
+BETWEEN = 4  # proximal steps between Newton steps, which find the support of the next
+ROUNDS = 5  # most Newton steps in a row: each leaves out the weights that changed their sign in the last
+WORTH = 1e-6  # share of the objective by which it must fall for one more of them
 MOST_PRODUCTS = 60  # with the Hessian in one Newton step
 STALLED = 60  # steps without a smaller violation: the numbers' precision is used up
 
@@ -83,7 +85,7 @@ def solve(
         search.proximal_step(tolerance, max_passes)
         steps -= 1
         if newton and not steps and search.best.violation > tolerance:
-            search.newton_step(max_passes)
+            search.newton_steps(tolerance, max_passes)
             steps = BETWEEN
     return replace(search.best, passes=search.passes, curvature=search.curvature)
 
@@ -121,7 +123,16 @@ class _Search:
         self.curvature = seen / length if length > 0 else bound
         self._go(there)
 
-    def newton_step(self, max_passes: int) -> None:
+    def newton_steps(self, tolerance: float, max_passes: int) -> None:
+        """Newton steps as long as they go down well."""
+        for _ in range(ROUNDS):
+            before = self.here.objective
+            self._newton_step(max_passes)
+            falls = self.here.objective < before - WORTH * abs(before)
+            if not falls or self.best.violation <= tolerance:
+                return
+
+    def _newton_step(self, max_passes: int) -> None:
         """Move along the Newton direction as far as that goes down; weights that would change sign become zero."""
         here = self.here
         most = min(MOST_PRODUCTS, max_passes - self.passes)
