@@ -33,7 +33,7 @@ def save_result(
         plain: What JSON knows, and numbers of torch or NumPy.
 
     Raises:
-        ValueError: The path names no file, or something that is none.
+        ValueError: The path names no file, something that is none, or a result of another kind.
         OSError: It could not be written; older files are whole then.
     """
     if not os.path.basename(path):
@@ -41,8 +41,9 @@ def save_result(
         raise ValueError(
             explain(f"{kind}.save", "a path that ends in the name of files", repr(os.fspath(path)), fix)
         )
+    keep_other_kinds(f"{kind}.save", _file(path, ".json"), kind)
     packed = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
-    head = {"format": FORMAT, "tensors_sha256": hashlib.sha256(packed).hexdigest()}
+    head = {"kind": kind, "format": FORMAT, "tensors_sha256": hashlib.sha256(packed).hexdigest()}
     text = json.dumps({**head, **plain}, indent=1, default=_plain)
     fix = "Free some space, make the folder or choose another folder, and save again."
     files = {_file(path, ".safetensors"): packed, _file(path, ".json"): text.encode()}
@@ -67,6 +68,10 @@ def load_result(
     Raises:
         ValueError: The files are not there, damaged, or of something else.
     """
+    other = other_kind(_file(path, ".json"), kind)
+    if other:
+        fix = f"Load it with {other}.load, or pass another path."
+        raise ValueError(explain(f"{kind}.load", f"{noun} at {path}", f"{other}", fix))
     for suffix in (".json", ".safetensors"):
         if not _file(path, suffix).is_file():
             fix = "Pass the path that was given to save, without a suffix."
@@ -77,6 +82,7 @@ def load_result(
         plain = json.loads(_file(path, ".json").read_text("utf-8"))
         if not isinstance(plain, dict):
             raise ValueError("no JSON object")
+        plain.pop("kind", None)
         packed = _file(path, ".safetensors").read_bytes()
         if plain.pop("format") != FORMAT:
             raise ValueError("written by another version of pyinterp")
@@ -88,6 +94,23 @@ def load_result(
         raise ValueError(
             explain(f"{kind}.load", f"{noun} at {path}", got, "Save the result again.")
         ) from error
+
+
+def other_kind(path: Path, kind: str) -> str:
+    """The kind of the result whose ``.json`` is at ``path``, if it is known and not ``kind``; else nothing."""
+    try:
+        found = json.loads(path.read_text("utf-8"))["kind"]
+    except (KeyError, OSError, TypeError, ValueError):
+        return ""
+    return "" if found == kind else str(found)
+
+
+def keep_other_kinds(where: str, path: Path, kind: str) -> None:
+    """Raise ValueError if the ``.json`` at ``path`` is that of another kind of result, which would be lost."""
+    other = other_kind(path, kind)
+    if other:
+        wanted = f"a name for {kind} that nothing else has"
+        raise ValueError(explain(where, wanted, f"{path}, which belongs to {other}", "Choose another name."))
 
 
 def _file(path: str | PathLike[str], suffix: str) -> Path:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.features.statistics import Statistics
-from pyinterp.storage import replace_files
+from pyinterp.storage import keep_other_kinds, replace_files
 
+KIND = "Features"
 FORMAT = "pyinterp.features.1"
 ANOTHER = "Choose another path, or delete the file and its .json to start anew."
 _CHUNK = 1 << 24  # bytes that are written at a time
@@ -76,10 +77,12 @@ def write_rows(file: Any, values: Tensor) -> None:
 
 
 def write_head(where: str, path: Path, head: Head, fix: str) -> None:
-    """Write the ``.json``, in one go or not at all; raises OSError."""
+    """Write the ``.json``, in one go or not at all; raises OSError, and ValueError where another result stands."""
+    keep_other_kinds(where, path, KIND)
     statistics, labels = head.statistics, head.labels
     moments = {"mean": statistics.mean, "squares": statistics.squares, "max": statistics.max}
     plain = {
+        "kind": KIND,
         "format": FORMAT,
         "rows": statistics.rows,
         "features": statistics.mean.numel(),
@@ -103,6 +106,7 @@ def read_head(where: str, npy: Path, path: Path) -> Head:
     Raises:
         ValueError: A file is missing, damaged, cut off or something else.
     """
+    keep_other_kinds(where, path, KIND)
     wanted = f"the two files of features, {npy.name} and {path.name}, in {npy.parent}"
     missing = [one.name for one in (npy, path) if not one.is_file()]
     if missing:

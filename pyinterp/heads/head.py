@@ -25,7 +25,7 @@ MEASURED = ("kkt", "converged", "train_accuracy", "validation_accuracy", "valida
 """What `SparseHead.origin` says of the weights as they were fitted, and of no others."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SparseHead:
     """logits = W z + b for standardised features z = (x - mean) / std; z is 0 for constant features.
 
@@ -267,6 +267,9 @@ class SparseHead:
             raise ValueError(explain("SparseHead.attach", f"{width} features", got, fix))
         own = next(classifier.layer.parameters())
         return with_classifier(model, self.to_linear().to(own.device, own.dtype), example)
+
+    def __repr__(self) -> str:
+        return f"<SparseHead: {self.summary().splitlines()[0].removesuffix('.')}>"
 
     def summary(self) -> str:
         """The head in a few sentences."""

@@ -127,7 +127,7 @@ class Case:
         return self.label == self.predicted
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadStudy:
     """A sparse head, seen through the samples: its features, its decisions and its errors.
 
@@ -224,6 +224,9 @@ class HeadStudy:
             fix = "samples lists them."
             raise ValueError(explain("HeadStudy", "one of the shown samples", number, fix))
         return found
+
+    def __repr__(self) -> str:
+        return f"<HeadStudy: {self.summary().splitlines()[0].removesuffix('.')}>"
 
     def summary(self) -> str:
         """The head in a few sentences."""

@@ -13,7 +13,7 @@ from pyinterp.heads.select import choose
 from pyinterp.storage import load_result, save_result
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SparsePath:
     """Linear heads from empty to dense; each minimises, for its lambda,
 
@@ -91,6 +91,9 @@ class SparsePath:
     def features_used(self) -> Tensor:
         """(P,) int64: features that any class uses."""
         return (self.weights != 0).any(1).sum(1)
+
+    def __repr__(self) -> str:
+        return f"<SparsePath: {self.summary().splitlines()[0].removesuffix('.')}>"
 
     def summary(self) -> str:
         """The path in a few sentences."""
