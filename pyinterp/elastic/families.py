@@ -14,11 +14,13 @@ FAMILIES = ("multinomial", "binary", "gaussian")
 class Multinomial:
     """Cross-entropy of a softmax over K rows, none of them a reference: loss_i = logsumexp(z_i) - z_i[y_i].
 
-    ``curvature`` bounds the second derivative along every direction of the logits (Böhning, 1992).
+    ``curvature`` bounds the second derivative along every direction of the logits (Böhning, 1992). ``shifts`` says
+    that the loss stays the same if all logits of a row move by the same.
     """
 
     curvature = 0.5
     quadratic = False
+    shifts = True
 
     def __init__(self, labels: Tensor) -> None:
         self.outputs = int(labels.max()) + 1
@@ -58,6 +60,7 @@ class Binary:
 
     curvature = 0.25
     quadratic = False
+    shifts = False
     outputs = 1
 
     def residual_(self, logits: Tensor, labels: Tensor, weights: Tensor | None) -> Tensor:
@@ -93,6 +96,7 @@ class Gaussian:
 
     curvature = 1.0
     quadratic = True
+    shifts = False
 
     def __init__(self, labels: Tensor) -> None:
         self.outputs = labels.shape[1]

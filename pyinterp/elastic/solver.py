@@ -12,6 +12,7 @@ from pyinterp.elastic.inner import Metric
 from pyinterp.elastic.newton import newton_step
 from pyinterp.elastic.penalty import Penalty
 from pyinterp.elastic.rows import Gradient, Rows
+from pyinterp.elastic.shift import best_shift
 
 REMEMBERED = 8  # objectives, of which the worst is the one that a step must beat
 SUFFICIENT = 1e-4  # share of the model's decrease that is enough
@@ -152,6 +153,8 @@ class _Search:
                 return
 
     def _look(self, weights: Tensor, bias: Tensor) -> Solution:
+        if self._rows.family.shifts:
+            weights = best_shift(weights, self._penalty)
         gradient = self._rows.gradient(weights, bias)
         self.passes += 1
         violation = self._penalty.violation(weights, gradient.weights, gradient.bias)
