@@ -19,6 +19,7 @@ from pyinterp.models.classifier import find_classifier, reading_features
 from pyinterp.models.text import encode_texts
 
 WHERE = "counterfactual_words"
+SHOWN = 10  # sentences in a summary
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ class WordFlips:
         decisions: The class of each.
         tried: How many changes of each were tried.
         flips: The changes that turned a decision, sentence by sentence.
+        class_names: Of the head's classes.
     """
 
     texts: tuple[str, ...]
     decisions: tuple[int, ...]
     tried: tuple[int, ...]
     flips: tuple[WordFlip, ...]
+    class_names: tuple[str, ...]
 
     @property
     def rate(self) -> float:
@@ -71,12 +74,15 @@ class WordFlips:
         return len(self.flips) / max(sum(self.tried), 1)
 
     def summary(self) -> str:
-        """The rates in a sentence, and a few flips."""
+        """The rates in a sentence, and the first flip of each of a few sentences."""
         lines = [
             f"{100 * self.rate:.0f} % of {len(self.texts)} sentences turn with one word changed; "
             f"{100 * self.change_rate:.1f} % of {sum(self.tried)} changes do it."
         ]
-        lines += [f"  {flip.before} -> {flip.after}: {flip.text}" for flip in self.flips[:10]]
+        first = {flip.sentence: flip for flip in reversed(self.flips)}
+        for sentence in sorted(first)[:SHOWN]:
+            flip = first[sentence]
+            lines.append(f"  {self.class_names[flip.before]} -> {self.class_names[flip.after]}: {flip.text}")
         return "\n".join(lines)
 
 
@@ -150,7 +156,11 @@ def counterfactual_words(
         if now != (was := top[change.sentence][0])
     )
     return WordFlips(
-        tuple(texts), tuple(a for a, _ in top), tuple(tried[i] for i in range(len(texts))), flips
+        texts=tuple(texts),
+        decisions=tuple(a for a, _ in top),
+        tried=tuple(tried[i] for i in range(len(texts))),
+        flips=flips,
+        class_names=tuple(head.name(k) for k in range(head.classes)),
     )
 
 

@@ -16,6 +16,7 @@ from pyinterp.elastic.families import FAMILIES
 from pyinterp.errors import explain
 from pyinterp.heads.labels import labels_for
 from pyinterp.models.classifier import find_classifier, with_classifier
+from pyinterp.models.graph import require_eval
 from pyinterp.models.identity import model_digest
 from pyinterp.models.inputs import Inputs
 from pyinterp.storage import load_result, save_result
@@ -256,6 +257,7 @@ class SparseHead:
             ValueError: It is another network, its last layer reads another number of features, or it can't be
                 exchanged.
         """
+        require_eval(model)
         if self.model_digest and model_digest(model) != self.model_digest:
             fix = "Attach it to the network and weights that gave the features."
             raise ValueError(explain("SparseHead.attach", "the network of this head", "another", fix))

@@ -13,6 +13,7 @@ from pyinterp.errors import explain
 from pyinterp.features.features import Features
 from pyinterp.heads.head import SparseHead
 from pyinterp.models.classifier import with_classifier
+from pyinterp.models.graph import require_eval
 from pyinterp.models.identity import model_digest
 from pyinterp.models.inputs import Inputs, place_of
 
@@ -79,6 +80,7 @@ def moments_of(where: str, source: SparseHead | Features, features: Sequence[int
 
 def require_same_network(where: str, source: SparseHead | Features, model: nn.Module) -> None:
     """Raise ValueError if the features are known to come from another network than ``model``."""
+    require_eval(model)
     if source.model_digest and source.model_digest != model_digest(model):
         fix = "Pass the network and weights that gave the features."
         raise ValueError(explain(where, "the network that the features come from", "another", fix))

@@ -84,7 +84,11 @@ def test_every_change_is_tried_and_verified(planted: tuple[BagOfWords, Any, Feat
     assert found.change_rate == pytest.approx(len(flips) / sum(found.tried))
     assert {one.feature for one in found.flips if not one.replacement} <= {None}
     assert {one.feature for one in found.flips if one.replacement == "bad"} == {3}
-    assert found.summary().startswith(f"{100 * found.rate:.0f} % of 6 sentences turn")
+    first, *lines = found.summary().splitlines()
+    assert first.startswith(f"{100 * found.rate:.0f} % of 6 sentences turn")
+    assert len(lines) == len({one[0] for one in flips})
+    shown = found.flips[0]
+    assert lines[0] == f"  {head.name(shown.before)} -> {head.name(shown.after)}: {shown.text}"
 
 
 def test_deleting_the_planted_word_turns_the_decision(

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,10 @@ def test_attach_follows_the_dtype_of_the_last_layer() -> None:
 
 
 def test_attach_refuses() -> None:
+    with pytest.raises(
+        TypeError, match=r"expected a torch.nn.Module, got SimpleNamespace. Pass the module itself"
+    ):
+        small_head().attach(SimpleNamespace(model=Small()))  # type: ignore[arg-type]
     head = small_head(width=7)
     with pytest.raises(ValueError, match=r"attach: expected 7 features, got 6 read by 'fc'"):
         head.attach(Small().eval())
