@@ -72,7 +72,7 @@ def study_head(
 
     Raises:
         ValueError: Labels, rows, images or the model don't belong to the features; a head of numbers (gaussian).
-        TypeError: Images of an unknown kind.
+        TypeError: Images of an unknown kind; features or labels of a wrong type.
     """
     values, given, names = _parts(features, labels, head)
     judged = torch.arange(len(values)) if rows is None else _checked_rows(rows, len(values))
