@@ -41,7 +41,7 @@ def rows(case: Case, feature: int) -> list[Image.Image]:
     top = planted.audit[top_samples(case.audit["field"], feature, SHOWN)]
     images = planted.images("field", top)
     pixels = (images - planted.noise[top] + GREY).clamp(0, 1).expand(-1, 3, -1, -1)
-    found = locate_features(case.extractor, images, [feature], cells=CELLS).scores.clamp_min(0)
+    found = locate_features(case.network, images, [feature], cells=CELLS).scores.clamp_min(0)
     heat = functional.interpolate(found / found.amax((2, 3), keepdim=True), images.shape[2:], mode="nearest")
     return [strip(pixels), strip((1 - heat) * (0.5 + 0.5 * pixels) + heat * RED[:, None, None])]
 

@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from benchmarks.planted import KINDS, PLANS, Kind, Planted, in_mark, plant, train
@@ -37,7 +37,7 @@ from pyinterp.heads import (
     suspects,
     top_samples,
 )
-from pyinterp.models.classifier import find_classifier, with_classifier
+from pyinterp.models.classifier import find_classifier
 
 SEEDS = {"digits": 8, "faces": 10}
 CARRIES = 0.1  # of all that the mark adds to the logit of its class
@@ -81,11 +81,6 @@ class Case:
     def features(self, images: Tensor) -> Tensor:
         """(N, 1, H, W) -> (N, d)."""
         return extract_features(self.network, images, progress=False).values
-
-    @property
-    def extractor(self) -> nn.Module:
-        """Images to features."""
-        return with_classifier(self.network, nn.Identity(), self.planted.plain[:2])
 
     def _moves(self) -> Tensor:
         """(d,): how many standard deviations the mark moves each feature, on average over the test images."""
@@ -150,7 +145,7 @@ def without_errors(case: Case) -> dict[str, Any]:
     """What can be seen in the training images alone: their marks, steady places, and features that classes share."""
     top = {j: top_samples(case.train_features, j, TOP) for j in case.used}
     marked = {j: float(case.train_marks[rows].double().mean()) for j, rows in top.items()}
-    places = locate_features(case.extractor, case.train_images, case.used, method="map")
+    places = locate_features(case.network, case.train_images, case.used, method="map")
     coarse = functional.adaptive_avg_pool2d(places.scores, COARSE)
     peaks = coarse.flatten(2).argmax(2)
     steady = {}
@@ -185,7 +180,7 @@ def places(case: Case) -> dict[str, float]:
     result = {}
     for method in ("occlusion", "map"):
         for name, images in (("marked", case.planted.marked[rows]), ("plain", case.planted.plain[rows])):
-            found = locate_features(case.extractor, images, case.used, method=method, cells=CELLS)
+            found = locate_features(case.network, images, case.used, method=method, cells=CELLS)
             inside = in_mark(case.planted.mark_share, tuple(found.scores.shape[2:])).flatten()
             hits = inside[found.scores.flatten(2).argmax(2)].double().mean(0)
             rates = dict(zip(case.used, hits.tolist(), strict=True))

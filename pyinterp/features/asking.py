@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
+from pyinterp.models.classifier import with_classifier
 from pyinterp.models.graph import logits_of
 from pyinterp.models.inputs import place_of
 
@@ -19,37 +20,28 @@ Asker = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def asking(where: str, model: nn.Module, example: Tensor) -> Iterator[tuple[Asker, int]]:
-    """Without autocast, what asks the model for its features, and how many features it has.
+def asking(model: nn.Module, example: Tensor) -> Iterator[tuple[Asker, int]]:
+    """Without autocast, what asks the network for what its last linear layer reads, and how many features these are.
+
+    Gradients flow through the answers where they are enabled.
 
     Args:
-        where: Who asks, for errors.
-        model: Maps images (N, C, H, W) to features (N, d), in eval mode.
-        example: (N, C, H, W) float32 on the model's device: it is asked once, to see that it fits.
+        model: The network; see `find_classifier`.
+        example: (N, C, H, W) to find the layer with.
 
     Raises:
-        ValueError: The model does not take such images, or does not answer with finite features.
+        ValueError: As `with_classifier`.
     """
     device, dtype = place_of(model)
-
-    def ask(images: Tensor) -> Tensor:
-        return logits_of(model(images.to(dtype))).float()
-
     with torch.autocast(device.type, enabled=False):
-        try:
-            with torch.no_grad():
-                answer = ask(example)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            wanted = f"a model that maps images {tuple(example.shape)} to features (N, d)"
-            fix = "Pass images as the model takes them, and the model without its last linear layer."
-            raise ValueError(explain(where, wanted, reason, fix)) from error
-        if not answer.isfinite().all():
-            fix = "Check its weights and the preprocessing."
-            raise ValueError(explain(where, "finite features", "NaN or infinity", fix))
-        yield ask, answer.shape[1]
+        extractor = with_classifier(model, nn.Identity(), example)
+
+        def ask(images: Tensor) -> Tensor:
+            return logits_of(extractor(images.to(device, dtype))).float()
+
+        with torch.no_grad():
+            count = ask(example).shape[1]
+        yield ask, count
 
 
 def require_count(where: str, name: str, value: object) -> None:

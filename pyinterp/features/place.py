@@ -68,7 +68,7 @@ def locate_features(
     batch_size: int = 64,
     seed: int = 0,
 ) -> FeaturePlaces:
-    """Which parts of images single features come from.
+    """Which parts of images single features come from: the inputs of the network's last linear layer.
 
     ``"occlusion"``: what the feature loses when one cell alone is masked, ``f(x) - f(x without the cell)``.
 
@@ -81,7 +81,8 @@ def locate_features(
     cell, in deep networks nearly all of it, so a feature glows around its cause.
 
     Args:
-        model: Maps images (N, C, H, W) to features (N, d), in eval mode.
+        model: The network, images (N, C, H, W) to logits (N, K), in eval mode; its last layer is found as by
+            `extract_features`.
         images: (N, C, H, W) float, preprocessed, or what ``load_images`` gives.
         features: The features to locate, F of them, the same for all images.
         method: See above.
@@ -97,7 +98,7 @@ def locate_features(
     Raises:
         ValueError: There is no such feature or method, the features are not the mean of a map, a count is below 1,
             there are more cells than pixels or players, images or baseline are not finite or do not fit, or the network
-            is in train mode or gives no finite features.
+            is in train mode, has no last linear layer or gives no finite logits.
         TypeError: Something of another type.
 
     Source: Zeiler, Fergus, Visualizing and Understanding Convolutional Networks, 2014 (occlusion); Ribeiro, Singh,
@@ -112,7 +113,7 @@ def locate_features(
         require_count("locate_features", name, count)
     device, _ = place_of(model)
     batch = load_images(images).tensor.to(device)
-    with asking("locate_features", model, batch[:1]) as (ask, count):
+    with asking(model, batch[:2]) as (ask, count):
         require_known("locate_features", wanted, count)
 
         def chosen(some: Tensor) -> Tensor:

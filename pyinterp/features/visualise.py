@@ -79,7 +79,8 @@ def visualise_features(
     start and the same views, so each of them is the same, up to rounding, whatever else is asked for.
 
     Args:
-        model: Maps images (N, C, H, W), C = 1 or 3, to features (N, d), in eval mode.
+        model: The network, images (N, C, H, W), C = 1 or 3, to logits (N, K), in eval mode; its last layer is found as
+            by `extract_features`, and the features are what it reads.
         features: The features to show, F of them.
         preprocess: PIL image (RGB) -> (C, H, W), usually ``LoadedModel.preprocess``: it tells the size of the pictures,
             and the range of the network's inputs.
@@ -92,8 +93,9 @@ def visualise_features(
 
     Raises:
         ValueError: There is no such feature, a sign is neither 1 nor -1, a count is below 1, the learning rate is not
-            above 0, the size is below 8 or too small for the network; the network is in train mode, gives no finite
-            features or no gradients; or ``preprocess`` does more to a pixel than scale and shift its channels.
+            above 0, the size is below 8 or too small for the network; the network is in train mode, has no last linear
+            layer, gives no finite logits or no gradients; or ``preprocess`` does more to a pixel than scale and shift
+            its channels.
         TypeError: Something of another type.
 
     Source: Olah, Mordvintsev, Schubert, Feature Visualization (Distill, 2017), and its library Lucid.
@@ -110,7 +112,9 @@ def visualise_features(
     black, white, own_size = _inputs(preprocess)
     black, white = black.to(device), white.to(device)
     height, width = _size(own_size if size is None else size)
-    with asking("visualise_features", model, black.expand(1, -1, height, width)) as (ask, count):
+    # Noise, so that no two layers agree by chance, as they may on one flat colour.
+    noise = torch.rand(2, len(black), height, width, generator=torch.Generator().manual_seed(seed)).to(device)
+    with asking(model, black + (white - black) * noise) as (ask, count):
         require_known("visualise_features", wanted, count)
 
         def respond(pictures: Tensor) -> Tensor:

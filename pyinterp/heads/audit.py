@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
+from pyinterp.features import Features
+from pyinterp.heads.given import values_of
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.labels import labels_for, require_classes
 from pyinterp.heads.removal import Support
@@ -97,44 +99,48 @@ def shared_features(head: SparseHead, at_least: float = 0.0) -> list[SharedFeatu
     return sorted(found, key=lambda one: -min(map(abs, one.weights)))
 
 
-def top_samples(features: Tensor, feature: int, count: int = 10, lowest: bool = False) -> list[int]:
+def top_samples(
+    features: Tensor | Features, feature: int, count: int = 10, lowest: bool = False
+) -> list[int]:
     """The samples in which a feature is largest (or smallest), in that order.
 
     Args:
-        features: (N, d).
+        features: (N, d), or what `extract_features` gave.
         feature: Its number.
         count: At most so many.
         lowest: The smallest instead.
 
     Raises:
-        ValueError: There is no such feature, or a count below 1.
+        TypeError: No features.
+        ValueError: There is no such feature, no sample, or a count below 1.
     """
-    if features.dim() != 2 or not 0 <= feature < features.shape[1]:
-        got = f"{tuple(features.shape)} and {feature}"
+    values = values_of("top_samples", features)
+    if values.dim() != 2 or not len(values) or not 0 <= feature < values.shape[1]:
+        got = f"{tuple(values.shape)} and {feature}"
         fix = "Pass a feature 0 to d - 1."
         raise ValueError(explain("top_samples", "features (N, d) and one of them", got, fix))
     if count < 1:
         raise ValueError(explain("top_samples", "a count of at least 1", count, "Pass another one."))
-    return features[:, feature].argsort(dim=0, descending=not lowest, stable=True)[:count].tolist()
+    return values[:, feature].argsort(dim=0, descending=not lowest, stable=True)[:count].tolist()
 
 
-def repairs(head: SparseHead, features: Tensor, labels: Tensor) -> list[Repair]:
+def repairs(head: SparseHead, features: Tensor | Features, labels: Tensor | None = None) -> list[Repair]:
     """Single features whose removal (z = 0) makes errors right, by kind of error, the most repaired first.
 
     Args:
         head: Multinomial or binary.
-        features: (N, d).
-        labels: (N,).
+        features: (N, d), or what `extract_features` gave.
+        labels: (N,); None takes those of the features.
 
     Raises:
         TypeError: Features or labels of a wrong type.
         ValueError: Shapes that don't fit, labels that are no classes of this head, or a head of numbers.
     """
-    labels = labels_for("repairs", head, features, labels)
+    features, labels = labels_for("repairs", head, features, labels)
     support = Support.of(head)
     kinds: Counter[tuple[int, int]] = Counter()
     mended: dict[tuple[int, int, int], list[int]] = {}
-    for rows, part in head.chunks(features):
+    for rows, part in head.chunks("repairs", features):
         z, right = part.double(), labels[rows]
         logits = support.logits(z)
         predicted = logits.argmax(1)
@@ -153,21 +159,21 @@ def repairs(head: SparseHead, features: Tensor, labels: Tensor) -> list[Repair]:
 
 
 def group_differences(
-    head: SparseHead, features: Tensor, group: Tensor, class_: int | str
+    head: SparseHead, features: Tensor | Features, group: Tensor, class_: int | str
 ) -> list[GroupDifference]:
     """Which features speak more for a class in one group of samples than in the rest, the largest difference first.
 
     Args:
         head: Of any family; of a binary one class 1.
-        features: (N, d).
+        features: (N, d), or what `extract_features` gave.
         group: (N,) bool, with at least two samples inside and outside.
         class_: Whose weights.
 
     Raises:
-        TypeError: No tensor of features.
+        TypeError: No features.
         ValueError: There is no such class, a group of another shape or type, or one that nearly all or none are in.
     """
-    head.require_features(features)
+    features = head.require_features("group_differences", features)
     if not isinstance(group, Tensor) or group.dtype != torch.bool or group.shape != features.shape[:1]:
         known = isinstance(group, Tensor)
         got = f"{group.dtype} {tuple(group.shape)}" if known else type(group).__name__
@@ -181,7 +187,9 @@ def group_differences(
         raise ValueError(explain("group_differences", "two samples inside and outside", got, fix))
     row = head.weights[head.row_number("group_differences", class_)].double()
     used = row.nonzero()[:, 0]
-    shares = torch.cat([z[:, used].double() * row[used] for _, z in head.chunks(features)])
+    shares = torch.cat(
+        [z[:, used].double() * row[used] for _, z in head.chunks("group_differences", features)]
+    )
     inside, outside = shares[group], shares[~group]
     error = (inside.var(0) / len(inside) + outside.var(0) / len(outside)).sqrt()
     columns = (used.tolist(), inside.mean(0).tolist(), outside.mean(0).tolist(), error.tolist())
@@ -190,7 +198,10 @@ def group_differences(
 
 
 def top_k_accuracy(
-    head: SparseHead, features: Tensor, labels: Tensor, counts: Sequence[int] = (1, 2, 3, 5, 10, 20)
+    head: SparseHead,
+    features: Tensor | Features,
+    labels: Tensor | None = None,
+    counts: Sequence[int] = (1, 2, 3, 5, 10, 20),
 ) -> dict[int, tuple[float, float]]:
     """How far a decision rests on its largest contributions: accuracy with the top k only, and without them.
 
@@ -199,8 +210,8 @@ def top_k_accuracy(
 
     Args:
         head: Multinomial or binary; `head_of` gives the dense one to compare with.
-        features: (N, d).
-        labels: (N,).
+        features: (N, d), or what `extract_features` gave.
+        labels: (N,); None takes those of the features.
         counts: The k.
 
     Returns:
@@ -210,14 +221,14 @@ def top_k_accuracy(
         TypeError: Features or labels of a wrong type.
         ValueError: Shapes that don't fit, labels that are no classes of this head, a count below 1, a head of numbers.
     """
-    labels = labels_for("top_k_accuracy", head, features, labels)
+    features, labels = labels_for("top_k_accuracy", head, features, labels)
     if not counts or min(counts) < 1:
         raise ValueError(explain("top_k_accuracy", "counts of at least 1", list(counts), "Pass others."))
     weights, bias = head.rows
     ranking = head.weights.expand_as(weights)
     most = min(max(counts), int((ranking != 0).sum(1).max()))
     hits = {count: [0, 0] for count in counts}
-    for rows, z in head.chunks(features):
+    for rows, z in head.chunks("top_k_accuracy", features):
         right = labels[rows]
         all_of_them = torch.addmm(bias, z, weights.T)
         parts = z * ranking[all_of_them.argmax(1)]

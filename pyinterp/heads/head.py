@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from pyinterp.elastic.families import FAMILIES
 from pyinterp.errors import explain
+from pyinterp.features import Features
+from pyinterp.heads.given import values_of
 from pyinterp.heads.labels import labels_for
 from pyinterp.models.classifier import find_classifier, with_classifier
 from pyinterp.models.graph import require_eval
@@ -123,19 +125,23 @@ class SparseHead:
             return self.weights, self.bias
         return torch.cat([0 * self.weights, self.weights]), torch.cat([0 * self.bias, self.bias])
 
-    def standardise(self, features: Tensor) -> Tensor:
+    def standardise(self, features: Tensor | Features, where: str = "SparseHead.standardise") -> Tensor:
         """(N, d) features -> z, on the CPU and in the dtype of the weights.
 
+        Args:
+            features: (N, d), or what `extract_features` gave.
+            where: Who asks, for errors.
+
         Raises:
-            TypeError: No tensor.
+            TypeError: No features.
             ValueError: Another shape; NaN or infinity (the rows are named).
         """
-        chunks = [z for _, z in self.chunks(features)]
+        chunks = [z for _, z in self.chunks(where, features)]
         return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
-    def chunks(self, features: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    def chunks(self, where: str, features: Tensor | Features) -> Iterator[tuple[slice, Tensor]]:
         """`standardise` for some thousand rows after the other, each time with the rows that these are."""
-        self.require_features(features)
+        features = self.require_features(where, features)
         scale = torch.where(self.std > 0, 1 / self.std, 0.0)
         for start in range(0, max(1, len(features)), ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
@@ -144,42 +150,46 @@ class SparseHead:
                 bad = ((~z.isfinite()).any(1).nonzero()[:, 0] + start).tolist()
                 named = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
                 fix = "Look at these samples; leave them out, or mend the network or the data behind them."
-                raise ValueError(
-                    explain("SparseHead", "finite features", f"NaN or infinity in rows {named}", fix)
-                )
+                raise ValueError(explain(where, "finite features", f"NaN or infinity in rows {named}", fix))
             yield rows, z.to(self.weights.dtype)
 
-    def require_features(self, features: Any) -> None:
-        """Raise TypeError or ValueError unless these are (N, d)."""
-        if not isinstance(features, Tensor):
-            fix = (
-                "Pass features.values of what extract_features gave, or torch.from_numpy(array) of an array."
-            )
-            raise TypeError(explain("SparseHead", "a tensor of features", type(features).__name__, fix))
-        width = self.weights.shape[1]
-        if features.dim() != 2 or features.shape[1] != width:
+    def require_features(self, where: str, features: Tensor | Features) -> Tensor:
+        """The features as a tensor; TypeError or ValueError, in the name of ``where``, unless they are (N, d)."""
+        values, width = values_of(where, features), self.weights.shape[1]
+        if values.dim() != 2 or values.shape[1] != width:
             fix = "Extract them with the network that the head belongs to."
-            raise ValueError(explain("SparseHead", f"features (N, {width})", tuple(features.shape), fix))
+            raise ValueError(explain(where, f"features (N, {width})", tuple(values.shape), fix))
+        return values
 
-    def logits(self, features: Tensor) -> Tensor:
-        """(N, d) features -> (N, classes), on the CPU; errors as in `standardise`."""
+    def logits(self, features: Tensor | Features, where: str = "SparseHead.logits") -> Tensor:
+        """(N, d) features -> (N, classes), on the CPU; arguments and errors as in `standardise`."""
         weights, bias = self.rows
-        return torch.cat([torch.addmm(bias, z, weights.T) for _, z in self.chunks(features)])
+        return torch.cat([torch.addmm(bias, z, weights.T) for _, z in self.chunks(where, features)])
 
-    def predict(self, features: Tensor) -> Tensor:
-        """(N, d) features -> (N,) classes; the targets (N, K) of a gaussian head. Errors as in `standardise`."""
-        logits = self.logits(features)
+    def predict(self, features: Tensor | Features, where: str = "SparseHead.predict") -> Tensor:
+        """(N, d) features -> (N,) classes; the targets (N, K) of a gaussian head. Otherwise as `standardise`."""
+        logits = self.logits(features, where)
         return logits if self.family == "gaussian" else logits.argmax(1)
 
-    def accuracy(self, features: Tensor, labels: Tensor) -> float:
-        """Share of samples whose label (N,) is predicted.
+    def accuracy(
+        self,
+        features: Tensor | Features,
+        labels: Tensor | None = None,
+        where: str = "SparseHead.accuracy",
+    ) -> float:
+        """Share of samples whose label is predicted.
+
+        Args:
+            features: (N, d), or what `extract_features` gave.
+            labels: (N,); None takes those of the features.
+            where: Who asks, for errors.
 
         Raises:
             TypeError: Features or labels of a wrong type.
             ValueError: Shapes that don't fit, labels that are no classes of this head, or a head of numbers.
         """
-        labels = labels_for("SparseHead.accuracy", self, features, labels)
-        return float((self.predict(features) == labels).double().mean())
+        values, labels = labels_for(where, self, features, labels)
+        return float((self.predict(values, where) == labels).double().mean())
 
     def edit(self, feature: int, class_: int | str, weight: float) -> SparseHead:
         """A head with another weight of one feature for one class; 0 takes the feature away from it.

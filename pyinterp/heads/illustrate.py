@@ -11,16 +11,14 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.features import Features
+from pyinterp.features.asking import asking
 from pyinterp.features.place import locate_features
 from pyinterp.features.pooled import pooled_map
 from pyinterp.features.visualise import visualise_features
 from pyinterp.heads.gallery import CHUNK, Gallery, shrink
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.head_study import FeatureCard, HeadStudy
-from pyinterp.models.classifier import with_classifier
-from pyinterp.models.graph import logits_of
 from pyinterp.models.images import Preprocessor
-from pyinterp.models.inputs import call
 from pyinterp.models.zoo import LoadedModel
 
 WHERE = "illustrate"
@@ -67,25 +65,22 @@ def illustrate(
     names = features.names if isinstance(features, Features) else tuple(features)
     gallery = Gallery(images, names, prepared)
     example = gallery.read([study.cards[0].samples[0]] * 2).tensor
-    asked = with_classifier(network, nn.Identity(), example)
-    method = "map" if _has_map(asked, example, study.width) else ("occlusion" if occlusion else None)
+    method = "map" if _has_map(network, example) else ("occlusion" if occlusion else None)
     cards = study.cards
     if method:
-        found = _places(asked, gallery, cards, method)
+        found = _places(network, gallery, cards, method)
         cards = tuple(replace(card, places=found[card.feature]) for card in cards)
     if made:
         if prepared is None:
             fix = "Pass preprocess: it tells the size of the network's images and the range of its inputs."
             raise ValueError(explain(WHERE, "a preprocess to make pictures for", "none", fix))
-        cards = _made(asked, cards, head, prepared, max(study.pictures.shape[2:]), steps, seed)
+        cards = _made(network, cards, head, prepared, max(study.pictures.shape[2:]), steps, seed)
     return replace(study, cards=cards)
 
 
-def _has_map(model: nn.Module, example: Tensor, width: int) -> bool:
-    with torch.no_grad():
-        return (
-            pooled_map(lambda images: logits_of(call(model, images)).float(), example, width)[1] is not None
-        )
+def _has_map(model: nn.Module, example: Tensor) -> bool:
+    with torch.no_grad(), asking(model, example) as (ask, count):
+        return pooled_map(ask, example, count)[1] is not None
 
 
 def _places(

@@ -95,16 +95,11 @@ def fit_sparse_path(
     Source: Wong, Santurkar and Madry, "Leveraging Sparse Linear Layers for Debuggable Deep Networks", ICML 2021, 2.1;
     the objective is that of their solver glm_saga.
     """
-    given = features
-    if isinstance(given, Features):
-        features, labels = given.values, given.labels if labels is None else labels
-    if labels is None:
-        raise ValueError(explain(WHERE, "labels", "none", "Pass the class number of each sample."))
     check_numbers(alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class)
     grid = None if lambdas is None else check_grid(lambdas)
     if solver not in SOLVERS:
         raise ValueError(explain(WHERE, "a solver", repr(solver), f"Choose one of {', '.join(SOLVERS)}."))
-    problem = check_problem(features, labels, sample_weights, family)
+    problem = check_problem(WHERE, features, labels, sample_weights, family)
     held = hold_out(problem, validation, seed)
     mean, std = moments(problem.features, problem.weights, held.train)
     if not bool((std > 0).any()):
@@ -120,7 +115,7 @@ def fit_sparse_path(
         raise ValueError(explain(WHERE, "a feature that goes with the labels", "none", fix))
     if grid is None:
         grid = [first * min_ratio ** (i / max(1, n_lambdas - 1)) for i in range(n_lambdas)]
-    known = given if isinstance(given, Features) else None
+    known = features if isinstance(features, Features) else None
     common = {
         "mean": mean,
         "std": std,

@@ -1,4 +1,4 @@
-"""What a user hands to `fit_sparse_path`, checked once, before any work: one clear error each."""
+"""What a user hands to `fit_sparse_path` and `refit`, checked once, before any work: one clear error each."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from pyinterp.elastic.families import FAMILIES
 from pyinterp.errors import explain
+from pyinterp.features import Features
+from pyinterp.heads.given import labels_of
 
 WHERE = "fit_sparse_path"
 CHECKED_ROWS = 1 << 14
@@ -30,8 +32,12 @@ class Problem:
     family: str
 
 
-def check_problem(features: Any, labels: Any, weights: Any, family: str, complete: bool = True) -> Problem:
+def check_problem(
+    where: str, features: Any, labels: Any, weights: Any, family: str, complete: bool = True
+) -> Problem:
     """Tensors of the right types and shapes; ``complete``: every class must have samples.
+
+    Labels of None are those of `Features`; ``where`` names who asks.
 
     Raises:
         TypeError: A wrong type.
@@ -39,24 +45,25 @@ def check_problem(features: Any, labels: Any, weights: Any, family: str, complet
     """
     if family not in FAMILIES:
         fix = f"Choose one of {', '.join(FAMILIES)}."
-        raise ValueError(explain(WHERE, "a family", repr(family), fix))
-    features = _tensor(features, "features")
+        raise ValueError(explain(where, "a family", repr(family), fix))
+    labels = labels_of(where, features, labels)
+    features = _tensor(where, features.values if isinstance(features, Features) else features, "features")
     if features.dim() != 2 or not features.is_floating_point() or not features.numel():
         got = f"{features.dtype} {tuple(features.shape)}"
         fix = "Pass one row of numbers per sample, for example from extract_features."
-        raise ValueError(explain(WHERE, "float features (samples, features)", got, fix))
-    check_finite(features, "features")
-    labels = _tensor(labels, "labels")
+        raise ValueError(explain(where, "float features (samples, features)", got, fix))
+    check_finite(where, features, "features")
+    labels = _tensor(where, labels, "labels")
     if family == "gaussian":
-        labels = _targets(features, labels)
+        labels = _targets(where, features, labels)
     else:
-        labels = _classes(features, labels, family)
+        labels = _classes(where, features, labels, family)
         if complete:
-            _require_all(labels, family)
-    return Problem(features, labels, _weights(weights, labels, family), family)
+            _require_all(where, labels, family)
+    return Problem(features, labels, _weights(where, weights, labels, family), family)
 
 
-def check_finite(values: Tensor, name: str) -> None:
+def check_finite(where: str, values: Tensor, name: str) -> None:
     """Refuse NaN and infinity, and name the first rows that hold some; chunk by chunk."""
     bad: list[int] = []
     for start in range(0, len(values), CHECKED_ROWS):
@@ -66,7 +73,7 @@ def check_finite(values: Tensor, name: str) -> None:
         rows = ", ".join(map(str, bad[:NAMED])) + (", ..." if len(bad) > NAMED else "")
         fix = "Look at these samples; leave them out or mend the network or the data behind them."
         raise ValueError(
-            explain(WHERE, f"finite {name}", f"NaN or infinity in {len(bad)} rows ({rows})", fix)
+            explain(where, f"finite {name}", f"NaN or infinity in {len(bad)} rows ({rows})", fix)
         )
 
 
@@ -103,7 +110,7 @@ def check_grid(lambdas: Any) -> list[float]:
     return grid
 
 
-def _tensor(value: Any, name: str) -> Tensor:
+def _tensor(where: str, value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
@@ -116,75 +123,75 @@ def _tensor(value: Any, name: str) -> Tensor:
         except (TypeError, ValueError, RuntimeError):
             pass
     fix = "Pass a tensor or a NumPy array; name strings as classes and pass their numbers."
-    raise TypeError(explain(WHERE, f"a tensor of {name}", type(value).__name__, fix))
+    raise TypeError(explain(where, f"a tensor of {name}", type(value).__name__, fix))
 
 
-def _same_length(features: Tensor, other: Tensor, name: str) -> None:
+def _same_length(where: str, features: Tensor, other: Tensor, name: str) -> None:
     if not other.dim() or len(other) != len(features):
         fix = "Pass one entry per row of features."
-        raise ValueError(explain(WHERE, f"{len(features)} {name}", tuple(other.shape), fix))
+        raise ValueError(explain(where, f"{len(features)} {name}", tuple(other.shape), fix))
 
 
-def _classes(features: Tensor, labels: Tensor, family: str) -> Tensor:
-    _same_length(features, labels, "labels")
+def _classes(where: str, features: Tensor, labels: Tensor, family: str) -> Tensor:
+    _same_length(where, features, labels, "labels")
     if labels.is_floating_point() or labels.is_complex() or labels.dim() != 1:
         got = f"{labels.dtype} {tuple(labels.shape)}"
         fix = 'Pass class numbers, for example labels.long(); for regression family="gaussian".'
-        raise TypeError(explain(WHERE, "whole numbers (samples,) as labels", got, fix))
+        raise TypeError(explain(where, "whole numbers (samples,) as labels", got, fix))
     labels = labels.long().cpu()
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (family == "binary" and high > 1):
         wanted = "labels 0 and 1" if family == "binary" else "labels from 0 on"
-        raise ValueError(explain(WHERE, wanted, f"{low} to {high}", "Number the classes from 0 on."))
+        raise ValueError(explain(where, wanted, f"{low} to {high}", "Number the classes from 0 on."))
     return labels
 
 
-def _require_all(labels: Tensor, family: str) -> None:
+def _require_all(where: str, labels: Tensor, family: str) -> None:
     classes = 2 if family == "binary" else int(labels.max()) + 1
     if classes > len(labels):
         fix = "Number the classes 0, 1, 2, ... without gaps, or bring more samples."
         raise ValueError(
-            explain(WHERE, f"at least one sample for each of {classes} classes", f"{len(labels)}", fix)
+            explain(where, f"at least one sample for each of {classes} classes", f"{len(labels)}", fix)
         )
     counts = torch.bincount(labels, minlength=classes)
     if int((counts > 0).sum()) < 2:
         fix = "A head tells classes apart: bring samples of at least two."
-        raise ValueError(explain(WHERE, "at least two classes", "one", fix))
-    _every_class(counts, "samples")
+        raise ValueError(explain(where, "at least two classes", "one", fix))
+    _every_class(where, counts, "samples")
 
 
-def _every_class(counts: Tensor, noun: str) -> None:
+def _every_class(where: str, counts: Tensor, noun: str) -> None:
     empty = (counts == 0).nonzero()[:, 0].tolist()
     if empty:
         names = ", ".join(map(str, empty[:NAMED])) + (", ..." if len(empty) > NAMED else "")
         fix = "Number the classes that there are 0, 1, 2, ... without gaps."
-        raise ValueError(explain(WHERE, f"{noun} of every class", f"none of class {names}", fix))
+        raise ValueError(explain(where, f"{noun} of every class", f"none of class {names}", fix))
 
 
-def _targets(features: Tensor, targets: Tensor) -> Tensor:
-    _same_length(features, targets, "targets")
+def _targets(where: str, features: Tensor, targets: Tensor) -> Tensor:
+    _same_length(where, features, targets, "targets")
     if targets.is_complex() or targets.dim() > 2:
         got = f"{targets.dtype} {tuple(targets.shape)}"
         fix = "Pass one number, or one row of numbers, per sample."
-        raise TypeError(explain(WHERE, "targets (samples,) or (samples, targets)", got, fix))
+        raise TypeError(explain(where, "targets (samples,) or (samples, targets)", got, fix))
     targets = targets.double().cpu()
     targets = targets[:, None] if targets.dim() == 1 else targets
-    check_finite(targets, "targets")
+    check_finite(where, targets, "targets")
     return targets
 
 
-def _weights(weights: Any, labels: Tensor, family: str) -> Tensor | None:
+def _weights(where: str, weights: Any, labels: Tensor, family: str) -> Tensor | None:
     if weights is None:
         return None
-    weights = _tensor(weights, "sample_weights").double().cpu()
+    weights = _tensor(where, weights, "sample_weights").double().cpu()
     if weights.shape != labels.shape[:1] or not bool(((weights >= 0) & weights.isfinite()).all()):
         fix = "Pass one weight >= 0 per sample."
         raise ValueError(
-            explain(WHERE, f"{len(labels)} finite sample_weights >= 0", tuple(weights.shape), fix)
+            explain(where, f"{len(labels)} finite sample_weights >= 0", tuple(weights.shape), fix)
         )
     if float(weights.sum()) == 0:
-        raise ValueError(explain(WHERE, "some weight above 0", "zeros", "Leave sample_weights out."))
+        raise ValueError(explain(where, "some weight above 0", "zeros", "Leave sample_weights out."))
     if family != "gaussian":
         classes = int(labels.max()) + 1
-        _every_class(torch.zeros(classes).double().index_add_(0, labels, weights), "weighted samples")
+        _every_class(where, torch.zeros(classes).double().index_add_(0, labels, weights), "weighted samples")
     return weights

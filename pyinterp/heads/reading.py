@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
+from pyinterp.features import Features
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.labels import require_classes
 from pyinterp.heads.removal import Support
@@ -66,12 +67,14 @@ class Flip:
     rival: int
 
 
-def contributions(head: SparseHead, features: Tensor, class_: int | str, against: int | str) -> Tensor:
+def contributions(
+    head: SparseHead, features: Tensor | Features, class_: int | str, against: int | str
+) -> Tensor:
     """What each feature adds to the margin between two classes: (W_aj - W_bj) z_j.
 
     Args:
         head: With classes a and b.
-        features: (N, d).
+        features: (N, d), or what `extract_features` gave.
         class_: a.
         against: b.
 
@@ -83,7 +86,7 @@ def contributions(head: SparseHead, features: Tensor, class_: int | str, against
     """
     weights, _ = head.rows
     a, b = head.class_number(class_), head.class_number(against)
-    return (weights[a] - weights[b]) * head.standardise(features)
+    return (weights[a] - weights[b]) * head.standardise(features, "contributions")
 
 
 def explain_margin(
@@ -102,7 +105,7 @@ def explain_margin(
     """
     require_classes("explain_margin", head)
     weights, bias = (part.double() for part in head.rows)
-    z = head.standardise(_one("explain_margin", features))[0].double()
+    z = head.standardise(_one("explain_margin", features), "explain_margin")[0].double()
     logits = weights @ z + bias
     b = None if against is None else head.class_number(against)
     a = _best(logits, b) if class_ is None else head.class_number(class_)
@@ -140,19 +143,21 @@ def smallest_flip(head: SparseHead, features: Tensor, to: int | str | None = Non
     require_classes("smallest_flip", head)
     rival = None if to is None else head.class_number(to)
     support = Support.of(head)
-    z = head.standardise(_one("smallest_flip", features)).double()
+    z = head.standardise(_one("smallest_flip", features), "smallest_flip").double()
     if int(support.logits(z).argmax()) == rival:
         fix = "Pass another class, or None for any."
         raise ValueError(explain("smallest_flip", "a class other than the predicted one", repr(to), fix))
     return _some_flips(support, z, rival)[0]
 
 
-def smallest_flips(head: SparseHead, features: Tensor, to: int | str | None = None) -> list[Flip | None]:
+def smallest_flips(
+    head: SparseHead, features: Tensor | Features, to: int | str | None = None
+) -> list[Flip | None]:
     """`smallest_flip` for many samples at once.
 
     Args:
         head: Multinomial or binary.
-        features: (N, d).
+        features: (N, d), or what `extract_features` gave.
         to: As in `smallest_flip`.
 
     Returns:
@@ -166,7 +171,7 @@ def smallest_flips(head: SparseHead, features: Tensor, to: int | str | None = No
     support = Support.of(head)
     return [
         flip
-        for _, rows in head.chunks(features)
+        for _, rows in head.chunks("smallest_flips", features)
         for some in rows.split(support.at_once())
         for flip in _some_flips(support, some.double(), rival)
     ]
@@ -186,7 +191,7 @@ def single_repairs(head: SparseHead, features: Tensor, label: int | str) -> list
     require_classes("single_repairs", head)
     right = head.class_number(label)
     support = Support.of(head)
-    z = head.standardise(_one("single_repairs", features)).double()
+    z = head.standardise(_one("single_repairs", features), "single_repairs").double()
     logits = support.logits(z)
     if int(logits.argmax()) == right:
         fix = "Nothing is to be repaired; smallest_flip tells what holds the decision."
@@ -225,4 +230,11 @@ def _one(where: str, features: Tensor) -> Tensor:
     if isinstance(features, Tensor) and (features.dim() == 1 or features.shape[:-1] == (1,)):
         return features.reshape(1, -1)
     got = str(tuple(features.shape)) if isinstance(features, Tensor) else type(features).__name__
-    raise ValueError(explain(where, "the features (d,) of one sample", got, "Pass one row, features[i]."))
+    raise ValueError(
+        explain(
+            where,
+            "the features (d,) of one sample",
+            got,
+            "Pass one row: features[i], or features.values[i] of Features.",
+        )
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 from pyinterp.elastic.families import family_of
 from pyinterp.elastic.rows import Rows
 from pyinterp.errors import explain
+from pyinterp.features import Features
 from pyinterp.heads.head import SparseHead, changed
 from pyinterp.heads.problem import check_problem
 from pyinterp.heads.select import head_at
@@ -24,8 +25,8 @@ ENOUGH = 1e-4  # largest gradient of a fit that is taken without a warning
 
 def refit(
     head: SparseHead,
-    features: Tensor,
-    labels: Tensor,
+    features: Tensor | Features,
+    labels: Tensor | None = None,
     *,
     ridge: float = RIDGE,
     sample_weights: Tensor | None = None,
@@ -36,8 +37,8 @@ def refit(
 
     Args:
         head: Whose support is kept.
-        features: (N, d), the training samples.
-        labels: (N,), or (N, m) for regression.
+        features: (N, d), or what `extract_features` gave: the training samples, `held_rows` left out.
+        labels: (N,), or (N, m) for regression; None takes those of the features.
         ridge: Keeps weights finite where the classes can be separated.
         sample_weights: (N,) the w_i.
 
@@ -49,15 +50,26 @@ def refit(
         TypeError: Features or labels of a wrong type.
         ValueError: Features or labels that don't fit the head.
     """
+    return _refitted("refit", head, features, labels, ridge, sample_weights)
+
+
+def _refitted(
+    where: str,
+    head: SparseHead,
+    features: Tensor | Features,
+    labels: Tensor | None,
+    ridge: float,
+    sample_weights: Tensor | None,
+) -> SparseHead:
     if not 0 <= ridge < torch.inf:
-        raise ValueError(explain("refit", "ridge of at least 0", ridge, f"Pass {RIDGE}."))
-    problem = check_problem(features, labels, sample_weights, head.family)
+        raise ValueError(explain(where, "ridge of at least 0", ridge, f"Pass {RIDGE}."))
+    problem = check_problem(where, features, labels, sample_weights, head.family)
     family = family_of(head.family, problem.labels)
     width = problem.features.shape[1]
     if (family.outputs, width) != tuple(head.weights.shape):
         wanted = f"{head.weights.shape[1]} features and {len(head.weights)} outputs"
         got = f"{width} and {family.outputs}"
-        raise ValueError(explain("refit", wanted, got, "Pass the samples that the path was fitted to."))
+        raise ValueError(explain(where, wanted, got, "Pass the samples that the path was fitted to."))
     place = problem.features.device
     used = (head.weights != 0).any(0)
     used[0] |= not used.any()
@@ -79,14 +91,14 @@ def refit(
     weights[:, read] = values.to(weights)
     if left > ENOUGH:
         fix = "Raise ridge, for example where the classes can be separated."
-        warnings.warn(explain("refit", "an optimum", f"a largest gradient of {left:.1e}", fix), stacklevel=2)
+        warnings.warn(explain(where, "an optimum", f"a largest gradient of {left:.1e}", fix), stacklevel=3)
     return changed(head, weights, bias.to(head.bias), refitted={"ridge": ridge, "largest_gradient": left})
 
 
 def exactly(
     path: SparsePath,
-    features: Tensor,
-    labels: Tensor,
+    features: Tensor | Features,
+    labels: Tensor | None,
     features_per_class: int,
     *,
     ridge: float = RIDGE,
@@ -99,8 +111,8 @@ def exactly(
 
     Args:
         path: Of any family; the classes of a grouped one may end with different features.
-        features: (N, d), the training samples.
-        labels: (N,), or (N, m) for regression.
+        features: (N, d), or what `extract_features` gave: the training samples, `held_rows` left out.
+        labels: (N,), or (N, m) for regression; None takes those of the features.
         features_per_class: k.
         ridge: See `refit`.
         sample_weights: See `refit`.
@@ -123,7 +135,7 @@ def exactly(
         fix = "Fit the path further: a smaller min_ratio or a larger max_features_per_class."
         warnings.warn(explain("exactly", f"{count} features for every class", got, fix), stacklevel=2)
     head = replace(head_at(path, int(points.max())), weights=pruned)
-    head = refit(head, features, labels, ridge=ridge, sample_weights=sample_weights)
+    head = _refitted("exactly", head, features, labels, ridge, sample_weights)
     origin = {key: value for key, value in head.origin.items() if key not in ("point", "lambda")}
     return replace(head, origin={**origin, "points": points.tolist(), "pruned_to": int(count)})
 

@@ -16,6 +16,7 @@ from pyinterp.heads.dense import dense_head
 from pyinterp.heads.gallery import Gallery, no_pictures
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.head_study import Case, FeatureCard, HeadStudy, PathCurve, Sample, TopAccuracy
+from pyinterp.heads.labels import labels_for
 from pyinterp.heads.reading import explain_margin, single_repairs, smallest_flip
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.models.classifier import find_classifier
@@ -71,7 +72,7 @@ def study_head(
 
     Raises:
         ValueError: Labels, rows, images or the model don't belong to the features; a head of numbers (gaussian).
-        TypeError: Images of an unknown kind.
+        TypeError: Images of an unknown kind; features or labels of a wrong type.
     """
     values, given, names = _parts(features, labels, head)
     judged = torch.arange(len(values)) if rows is None else _checked_rows(rows, len(values))
@@ -172,7 +173,7 @@ def _look(head: SparseHead, values: Tensor, labels: Tensor, pictures: int) -> _S
     best = torch.zeros(0, len(used), dtype=torch.int64)
     largest = torch.zeros(0, len(used))
     for start in range(0, len(values), CHUNK):
-        z = head.standardise(values[start : start + CHUNK])
+        z = head.standardise(values[start : start + CHUNK], WHERE)
         predicted.append(torch.addmm(bias, z, weights.T).argmax(1))
         z = z[:, used]
         sums.index_add_(0, labels[start : start + CHUNK], z.double())
@@ -188,25 +189,9 @@ def _parts(
     features: Features | Tensor, labels: Tensor | None, head: SparseHead
 ) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """Values, labels and names, checked."""
-    if head.family == "gaussian":
-        raise ValueError(explain(WHERE, "a head of classes", "one of numbers", "Fit the path to classes."))
-    known = features if isinstance(features, Features) else None
-    values = known.values if known else features
-    assert isinstance(values, Tensor)
-    given = known.labels if known and labels is None else labels
-    names = known.names if known and known.names else tuple(f"image {i}" for i in range(len(values)))
-    head.standardise(values[:1])
-    if given is None:
-        raise ValueError(explain(WHERE, "labels", "none", "Pass the class number of each sample."))
-    given = given.cpu()
-    whole = not given.is_floating_point() and given.shape == values.shape[:1]
-    if not whole or not len(given) or int(given.min()) < 0 or int(given.max()) >= head.classes:
-        wanted = f"a label 0 to {head.classes - 1} for each of {len(values)} samples"
-        got = f"{given.dtype} {tuple(given.shape)}"
-        if whole and len(given):
-            got = f"labels {int(given.min())} to {int(given.max())}"
-        raise ValueError(explain(WHERE, wanted, got, "Pass those that the head was fitted to."))
-    return values, given.long(), names
+    values, given = labels_for(WHERE, head, features, labels)
+    known = features.names if isinstance(features, Features) else ()
+    return values, given, known or tuple(f"image {i}" for i in range(len(values)))
 
 
 def _checked_rows(rows: Tensor, count: int) -> Tensor:

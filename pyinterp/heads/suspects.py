@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from pyinterp.errors import explain
+from pyinterp.features import Features
 from pyinterp.heads.head import SparseHead
+from pyinterp.heads.labels import labels_for
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,9 @@ class Suspect:
     samples: tuple[int, ...]
 
 
-def suspects(head: SparseHead, features: Tensor, labels: Tensor, *, level: float = 0.05) -> list[Suspect]:
+def suspects(
+    head: SparseHead, features: Tensor | Features, labels: Tensor | None = None, *, level: float = 0.05
+) -> list[Suspect]:
     """Features without which the head is right more often, found one after the other.
 
     In each round every feature that is still used is taken away alone (z = 0). Of those that repair more than they
@@ -46,25 +50,21 @@ def suspects(head: SparseHead, features: Tensor, labels: Tensor, *, level: float
 
     Args:
         head: Multinomial or binary.
-        features: (N, d), not of the training samples.
-        labels: (N,).
+        features: (N, d), or what `extract_features` gave; not of the training samples.
+        labels: (N,); None takes those of the features.
         level: Above 0, at most 1: how often a feature may be reported where removal helps and hurts alike.
 
     Returns:
         In the order of removal; repaired and broken count from what the round before left.
 
     Raises:
-        ValueError: A head of numbers, a level out of range, or labels that are not the samples'.
+        TypeError: Features or labels of a wrong type.
+        ValueError: Shapes that don't fit, no samples, labels that are no classes of this head, a head of numbers, or a
+            level out of range.
     """
-    if head.family == "gaussian":
-        fix = "Fit the path to classes."
-        raise ValueError(explain("suspects", "a head of classes", "one of numbers (gaussian)", fix))
     if not 0 < level <= 1:
         raise ValueError(explain("suspects", "a level above 0, at most 1", level, "Pass 0.05."))
-    labels = labels.cpu()
-    if labels.shape != features.shape[:1]:
-        fix = "Pass one label per sample."
-        raise ValueError(explain("suspects", f"labels ({len(features)},)", tuple(labels.shape), fix))
+    features, labels = labels_for("suspects", head, features, labels)
     found: list[Suspect] = []
     while (best := _clearest(head, features, labels, level)) is not None:
         found.append(best)
@@ -74,7 +74,7 @@ def suspects(head: SparseHead, features: Tensor, labels: Tensor, *, level: float
 
 def _clearest(head: SparseHead, features: Tensor, labels: Tensor, level: float) -> Suspect | None:
     weights, bias = head.rows
-    z = head.standardise(features)
+    z = head.standardise(features, "suspects")
     logits = torch.addmm(bias, z, weights.T)
     before = logits.argmax(1)
     two = logits.topk(2, 1).values

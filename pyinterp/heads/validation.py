@@ -47,7 +47,7 @@ def hold_out(problem: Problem, validation: Any, seed: int) -> Held:
     if isinstance(validation, (int, float)) and not isinstance(validation, bool):
         return _share(problem, float(validation), seed)
     if isinstance(validation, Features):
-        return Held(None, _others(problem, validation.values, validation.labels), None)
+        return Held(None, _others(problem, validation, None), None)
     try:
         features, labels = validation
     except (TypeError, ValueError) as error:
@@ -83,7 +83,7 @@ def _share(problem: Problem, share: float, seed: int) -> Held:
 
 
 def _others(problem: Problem, features: Any, labels: Any) -> Problem:
-    others = check_problem(features, labels, None, problem.family, complete=False)
+    others = check_problem(WHERE, features, labels, None, problem.family, complete=False)
     width, wanted = others.features.shape[1], problem.features.shape[1]
     if width != wanted:
         fix = "Extract them with the same network."

@@ -31,6 +31,12 @@ def counted() -> Counted:
     return Counted().eval()
 
 
+def headed(body: nn.Module, features: int) -> nn.Module:
+    """A network of five classes whose deep features ``body`` computes."""
+    torch.manual_seed(0)
+    return nn.Sequential(body, nn.Linear(features, 5)).eval()
+
+
 def by_hand(model: Counted, x: Tensor) -> Tensor:
     with torch.no_grad():
         return torch.relu(model.conv(x)).mean((2, 3))

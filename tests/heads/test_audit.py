@@ -167,12 +167,14 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "shared by numbers": (lambda: shared_features(NUMBERS), ValueError, "shared_features: expected a head of classes"),
     "a feature beyond": (lambda: top_samples(X, 7), ValueError, r"one of them, got \(6, 7\) and 7"),
     "a feature below": (lambda: top_samples(X, -1), ValueError, r"got \(6, 7\) and -1"),
+    "top of nobody": (lambda: top_samples(X[:0], 0), ValueError, r"one of them, got \(0, 7\) and 0"),
+    "top of an array": (lambda: top_samples(X.numpy(), 0), TypeError, "top_samples: expected .*, got ndarray"),  # type: ignore[arg-type]
     "one row": (lambda: top_samples(X[0], 0), ValueError, r"got \(7,\) and 0"),
     "no samples wanted": (lambda: top_samples(X, 0, 0), ValueError, "a count of at least 1, got 0"),
     "repairs of numbers": (lambda: repairs(NUMBERS, X, Y), ValueError, "repairs: expected a head of classes"),
     "repairs of other labels": (lambda: repairs(HEAD, X, Y + 4), ValueError, "labels 0 to 3, got 4 to 4"),
     "repairs of fewer labels": (lambda: repairs(HEAD, X, Y[:5]), ValueError, r"got \(5,\) for features \(6, 7\)"),
-    "repairs of an array": (lambda: repairs(HEAD, X.numpy(), Y), TypeError, "a tensor of features, got ndarray"),  # type: ignore[arg-type]
+    "repairs of an array": (lambda: repairs(HEAD, X.numpy(), Y), TypeError, "repairs: .*got ndarray"),  # type: ignore[arg-type]
     "top k of float labels": (lambda: top_k_accuracy(HEAD, X, Y.float()), TypeError, "got torch.float32"),
     "top k of no k": (lambda: top_k_accuracy(HEAD, X, Y, ()), ValueError, r"counts of at least 1, got \[\]"),
     "top 0": (lambda: top_k_accuracy(HEAD, X, Y, (0, 1)), ValueError, r"counts of at least 1, got \[0, 1\]"),

@@ -277,7 +277,11 @@ NAN[[1, 3], 2] = torch.nan
 BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "one row": (lambda: NAMED.logits(X[0]), ValueError, r"features \(N, 7\), got \(7,\)"),
     "another width": (lambda: NAMED.logits(X[:, :6]), ValueError, r"features \(N, 7\), got \(5, 6\)"),
-    "an array": (lambda: NAMED.predict(X.numpy()), TypeError, "tensor of features, got ndarray"),  # type: ignore[arg-type]
+    "an array": (
+        lambda: NAMED.predict(X.numpy()),
+        TypeError,
+        "predict: expected a tensor of features, .*got ndarray",
+    ),  # type: ignore[arg-type]
     "nan": (lambda: NAMED.logits(NAN), ValueError, r"finite features, got NaN or infinity in rows 1, 3\."),
     "a class beyond": (lambda: NAMED.edit(0, 4, 1.0), ValueError, r"a class \(0 to 3, or 'cat'.*, got 4"),
     "a class below": (lambda: NAMED.class_number(-1), ValueError, "got -1"),

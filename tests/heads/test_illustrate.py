@@ -16,7 +16,6 @@ from pyinterp.heads import SparseHead, fit_sparse_path
 from pyinterp.heads.head_study import HeadStudy
 from pyinterp.heads.illustrate import illustrate
 from pyinterp.heads.study import study_head
-from pyinterp.models.classifier import with_classifier
 from pyinterp.models.zoo import LoadedModel
 
 N, D, SIDE = 70, 5, 28
@@ -114,10 +113,9 @@ def test_made_pictures_stand_on_their_cards_in_the_features_own_scale(case: Case
     loaded, head, features, study = case
     found = illustrate(study, loaded, head, features.names, images, made=True, steps=10, seed=3)
     assert len({card.visual.float().mean().item() for card in found.cards}) == len(found.cards)
-    asked = with_classifier(loaded.model, nn.Identity(), images[:2])
     for card in found.cards:
         assert card.visual.shape == (3, SIDE, SIDE) and card.visual.dtype == torch.uint8
-        alone = visualise_features(asked, [card.feature], to_tensor, steps=10, seed=3)
+        alone = visualise_features(loaded.model, [card.feature], to_tensor, steps=10, seed=3)
         assert torch.allclose(card.visual.float(), 255 * alone.pictures[0], atol=1)
         picture = Image.fromarray(card.visual.permute(1, 2, 0).contiguous().numpy())
         reached = extract_features(loaded.model, to_tensor(picture)[None]).values

@@ -20,7 +20,6 @@ from pyinterp.heads import (
     suspects,
     top_samples,
 )
-from pyinterp.models.classifier import with_classifier
 
 SIZE, MARK, TARGET = 12, 3, 1
 
@@ -144,9 +143,9 @@ def test_the_other_tools_point_to_it_too(planted: Trained, audit: tuple[Tensor, 
 def test_its_place_is_the_corner(planted: Trained, worst: tuple[Tensor, Tensor], method: str) -> None:
     images, labels = worst
     found = suspects(planted.head, planted.features(images), labels)
-    extractor = with_classifier(planted.network, nn.Identity(), images[:2])
     some = images[labels != TARGET][:50]
-    scores = locate_features(extractor, some, [found[0].feature], method=method, cells=(4, 4)).scores[:, 0]  # type: ignore[arg-type]
+    suspect = [found[0].feature]
+    scores = locate_features(planted.network, some, suspect, method=method, cells=(4, 4)).scores[:, 0]  # type: ignore[arg-type]
     rows, columns = scores.shape[1:]
     assert (rows, columns) == ((4, 4) if method == "occlusion" else (6, 6))
     peaks = scores.flatten(1).argmax(1)

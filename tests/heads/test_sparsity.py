@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -40,6 +41,18 @@ def test_anec_is_the_accuracy_of_each_cut_head() -> None:
         hits = sum(int(row.index(max(row)) == label) for row, label in zip(rows, y.tolist(), strict=True))
         assert accuracy == hits / 40
     assert len(set(found.values())) > 1
+
+
+def test_anec_is_nan_where_the_path_ends_before() -> None:
+    path, x = small_path(growing([0, 6, 20], rows=4, width=7)), samples(0, 40)
+    y = torch.arange(40) % 4
+    said = r"anec: expected a path that reaches 30 .*, got at most 5\.0: NaN at 10, 15, 20, 25, 30\."
+    with pytest.warns(UserWarning, match=said) as told:
+        found = anec(path, x, y)
+    assert told[0].filename == __file__
+    assert list(found) == [5, 10, 15, 20, 25, 30]
+    assert found.pop(5) == at_nec(path, 5).accuracy(x, y)
+    assert all(math.isnan(accuracy) for accuracy in found.values())
 
 
 @pytest.mark.parametrize("share", [0.3, 0.8, 0.95, 1.0])
@@ -81,7 +94,7 @@ def test_random_features_mix_all_features() -> None:
 
 
 PATH = small_path(growing([0, 6, 9], rows=3, width=7))
-HEAD, X = small_head(), samples(0, 5)
+HEAD, X, Y = small_head(), samples(0, 5), torch.zeros(5, dtype=torch.int64)
 BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "nec beyond": (lambda: at_nec(PATH, 3.1), ValueError, r"reaches 3\.1 features per class, got at most 3\.0"),
     "nec 0": (lambda: at_nec(PATH, 0), ValueError, "at_nec: expected features_per_class above 0, got 0"),
@@ -90,7 +103,8 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "share 2": (lambda: ncc(HEAD, X, 2), ValueError, "at most 1, got 2"),
     "no samples": (lambda: ncc(HEAD, X[:0]), ValueError, "at least one sample, got none"),
     "another width": (lambda: ncc(HEAD, X[:, :3]), ValueError, r"features \(N, 7\), got \(5, 3\)"),
-    "levels beyond": (lambda: anec(PATH, X, torch.zeros(5, dtype=torch.int64)), ValueError, "reaches 5 features"),
+    "level 0": (lambda: anec(PATH, X, Y, (0, 1)), ValueError, "features_per_class above 0, got 0"),
+    "labels beyond": (lambda: anec(PATH, X, Y + 3, (1,)), ValueError, "anec: expected labels 0 to 2, got 3 to 3"),
     "width 0": (lambda: random_features(X, 0), ValueError, "a width of at least 1, got 0"),
     "whole numbers": (lambda: random_features(X.long()), TypeError, "a float tensor .*, got torch.int64"),
     "one row": (lambda: random_features(X[0]), ValueError, r"features \(N, d\), got \(7,\)"),

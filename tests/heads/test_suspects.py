@@ -147,7 +147,6 @@ def test_the_sign_test_is_exact(more: int, fewer: int) -> None:
 def test_nothing_to_find() -> None:
     head, features, labels = shortcut(4)
     assert suspects(head.without(list(range(5))), features, labels) == []
-    assert suspects(head, features[:0], labels[:0]) == []
 
 
 @pytest.mark.parametrize("level", [0.0, 1.5, float("nan")])
@@ -158,9 +157,19 @@ def test_a_level_out_of_range_is_refused(level: float) -> None:
 
 def test_other_bad_input_is_refused() -> None:
     head, features, labels = shortcut(0)
-    with pytest.raises(ValueError, match=r"suspects: expected labels \(300,\), got \(299,\)"):
+    with pytest.raises(
+        ValueError, match=r"suspects: expected one label .*, got \(299,\) for features \(300, 5\)"
+    ):
         suspects(head, features, labels[:-1])
-    with pytest.raises(ValueError, match=r"expected features \(N, 5\)"):
+    with pytest.raises(ValueError, match=r"suspects: expected one label .*, got \(0,\)"):
+        suspects(head, features[:0], labels[:0])
+    with pytest.raises(ValueError, match="suspects: expected labels 0 to 2, got 1 to 3"):
+        suspects(head, features, labels + 1)
+    with pytest.raises(TypeError, match=r"suspects: expected a tensor of class numbers, got torch\.float32"):
+        suspects(head, features, labels.float())
+    with pytest.raises(TypeError, match="suspects: expected a tensor of features, or Features, got ndarray"):
+        suspects(head, features.numpy(), labels)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"suspects: expected features \(N, 5\)"):
         suspects(head, features[:, :4], labels)
     with pytest.raises(ValueError, match=r"a head of classes, got one of numbers"):
         suspects(replace(head, family="gaussian"), features, labels)
