@@ -93,7 +93,7 @@ def fit_sparse_path(
             of range; a file of other data.
 
     Source: Wong, Santurkar and Madry, "Leveraging Sparse Linear Layers for Debuggable Deep Networks", ICML 2021, 2.1;
-    the objective is that of their solver glm_saga.
+    the objective is that of their solver glm_saga, which averages over several targets where here they are summed.
     """
     given = features
     if isinstance(given, Features):
