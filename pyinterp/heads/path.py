@@ -80,7 +80,9 @@ def fit_sparse_path(
         devices: Where chunks of rows are held and worked on, in turn; None: where the features are. The result does
             not depend on their number.
         file: Path without suffix: the path so far is kept there every now and then, and a later call with the same
-            data and arguments goes on from it; at the end it holds the result, as `SparsePath.save` would write it.
+            data and arguments goes on from it, to the last bit as if it had never ended; at the end it holds the
+            result, as `SparsePath.save` would write it, or the longer path that it held before. Where it can't be
+            written, a warning says so.
         seed: Of the held-out share and of SAGA's order.
         progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}.
 
@@ -151,8 +153,7 @@ def fit_sparse_path(
         find, (zero, bias.to(zero), rows.family.curvature / 4), max_features_per_class, progress
     )
     path = _judged(trail.path(stopped), rows, held, places)
-    if file is not None:
-        path.save(file)
+    trail.keep(path)
     _warn(path)
     return path
 

@@ -45,7 +45,7 @@ class SparsePath:
         samples: Training rows.
         validation_samples: Rows held back or given for validation.
         stopped: Why the path ends: "grid", "max_features_per_class" or "interrupted".
-        settings: The other arguments.
+        settings: The other arguments; and "curvatures", with which the search at the lambda after each point starts.
         class_names: Of the K classes, or empty.
         classifier_name: The layer whose input the features are, or "".
         model_digest: Of the network that gave the features, or "".

@@ -108,10 +108,12 @@ class Interrupt(Exception):
     """Stands for a machine that goes down."""
 
 
-def test_a_path_goes_on_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changed", [{}, {"grouped": True}, {"solver": "fista"}])
+def test_a_path_goes_on_from_its_file_as_if_never_ended(
+    changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pyinterp.heads.trail.WRITE_EVERY", 0.0)
     features, labels = classes()
-    whole = fit_sparse_path(features, labels, **FEW)
     solved: list[int] = []
 
     def tell(row: Mapping[str, Any]) -> None:
@@ -120,15 +122,18 @@ def test_a_path_goes_on_from_its_file(tmp_path: Path, monkeypatch: pytest.Monkey
             raise Interrupt
 
     file = tmp_path / "path"
+    options = {**FEW, **changed}
+    whole = fit_sparse_path(features, labels, **options)
     with pytest.raises(Interrupt):
-        fit_sparse_path(features, labels, file=file, progress=tell, **FEW)
+        fit_sparse_path(features, labels, file=file, progress=tell, **options)
     assert len(SparsePath.load(file)) == 3
     seen: list[int] = []
-    path = fit_sparse_path(features, labels, file=file, progress=lambda row: seen.append(row["done"]), **FEW)
+    path = fit_sparse_path(
+        features, labels, file=file, progress=lambda row: seen.append(row["done"]), **options
+    )
     assert seen == [4, 5, 6]
-    torch.testing.assert_close(path.objective, whole.objective, rtol=1e-6, atol=0)
-    assert bool(path.converged.all())
-    assert same(path, fit_sparse_path(features, labels, file=file, **FEW))
+    assert same(path, whole) and path.settings == whole.settings
+    assert same(path, fit_sparse_path(features, labels, file=file, **options))
     assert same(path, SparsePath.load(file))
     assert SparsePath.load(file).stopped == "grid"
 
@@ -154,6 +159,8 @@ def test_a_file_can_be_gone_on_with_to_more_features(tmp_path: Path) -> None:
     assert torch.equal(longer.weights[: len(short)], short.weights)
     cut = fit_sparse_path(features, labels, max_features_per_class=3, **options)
     assert torch.equal(cut.weights, short.weights)
+    assert cut.stopped == "max_features_per_class" and len(cut.settings["curvatures"]) == len(cut)
+    assert same(SparsePath.load(tmp_path / "path"), longer)
 
 
 def test_a_file_of_another_path_is_refused(tmp_path: Path) -> None:
