@@ -23,8 +23,8 @@ from pyinterp.elastic.saga import solve_by_saga
 from pyinterp.elastic.solver import solve
 from pyinterp.errors import explain
 from pyinterp.features import Features
-from pyinterp.heads.problem import WHERE, Problem, check_grid, check_numbers, check_problem
-from pyinterp.heads.sparse_path import SparsePath
+from pyinterp.heads.problem import WHERE, Problem, check_devices, check_grid, check_numbers, check_problem
+from pyinterp.heads.sparse_path import SparsePath, remedy
 from pyinterp.heads.trail import Solve, Trail
 from pyinterp.heads.validation import Held, hold_out
 from pyinterp.progress import Progress
@@ -92,7 +92,8 @@ def fit_sparse_path(
     Raises:
         TypeError: Features or labels of a wrong type.
         ValueError: Shapes that don't fit; NaN (the rows are named); one class, or a class without samples; numbers out
-            of range; a file of other data.
+            of range; devices that this torch can't use; a file of other data.
+        OSError: The folder of the file can't be written to.
 
     Source: Wong, Santurkar and Madry, "Leveraging Sparse Linear Layers for Debuggable Deep Networks", ICML 2021, 2.1;
     the objective is that of their solver glm_saga, which averages over several targets where here they are summed.
@@ -102,7 +103,10 @@ def fit_sparse_path(
         features, labels = given.values, given.labels if labels is None else labels
     if labels is None:
         raise ValueError(explain(WHERE, "labels", "none", "Pass the class number of each sample."))
-    check_numbers(alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class)
+    alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class = check_numbers(
+        alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class
+    )
+    places = None if devices is None else check_devices(devices)
     grid = None if lambdas is None else check_grid(lambdas)
     if solver not in SOLVERS:
         raise ValueError(explain(WHERE, "a solver", repr(solver), f"Choose one of {', '.join(SOLVERS)}."))
@@ -112,7 +116,7 @@ def fit_sparse_path(
     if not bool((std > 0).any()):
         fix = "Look at what they were made from."
         raise ValueError(explain(WHERE, "a feature that differs between samples", "constants only", fix))
-    places = [torch.device(device) for device in devices or [problem.features.device]]
+    places = places or [problem.features.device]
     kind = family_of(family, problem.labels)
     rows = _rows(problem, held.train, mean, std, kind, places)
     bias, slope = rows.start()
@@ -206,5 +210,5 @@ def _warn(path: SparsePath) -> None:
     missed = int((~path.converged).sum())
     if missed:
         wanted = f"every point below a KKT violation of {path.tolerance:g}"
-        fix = "path.converged tells which; raise max_passes or tolerance, or end the path earlier."
+        fix = f"path.converged tells which. {remedy(path)}"
         warnings.warn(explain(WHERE, wanted, f"{missed} of {len(path)} above it", fix), stacklevel=3)

@@ -47,6 +47,9 @@ def hold_out(problem: Problem, validation: Any, seed: int) -> Held:
     if isinstance(validation, (int, float)) and not isinstance(validation, bool):
         return _share(problem, float(validation), seed)
     if isinstance(validation, Features):
+        if validation.labels is None:
+            fix = "Pass (features, labels), or give the Features labels."
+            raise ValueError(explain(WHERE, "labels of the validation features", "none", fix))
         return Held(None, _others(problem, validation.values, validation.labels), None)
     try:
         features, labels = validation

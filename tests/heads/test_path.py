@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,39 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -
     with pytest.raises(OSError, match="to write"):
         fit_sparse_path(features, labels, file=tmp_path / "no" / "path", progress=seen.append, **FEW)
     assert seen == []
+
+
+@pytest.mark.parametrize("every", [0.0, 30.0])
+def test_a_file_that_can_be_written_no_more_costs_no_path(
+    every: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    features, labels = classes()
+    whole = fit_sparse_path(features, labels, **FEW)
+    monkeypatch.setattr("pyinterp.heads.trail.WRITE_EVERY", every)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.warns(
+        UserWarning, match=r"to write .*No space left on device.* keep it with its save"
+    ) as told:
+        path = fit_sparse_path(features, labels, file=tmp_path / "path", **FEW)
+    assert len(told) == 1
+    assert same(path, whole) and path.stopped == "grid"
+
+
+@pytest.mark.filterwarnings("ignore:fit_sparse_path. expected every point")
+def test_what_helps_against_a_missed_tolerance_is_said() -> None:
+    features, labels = classes()
+    hard: dict[str, Any] = {**FEW, "tolerance": 1e-12}
+    single = fit_sparse_path(features.float(), labels, **hard)
+    assert not bool(single.converged.all()) and int(single.passes.max()) < 2000
+    assert "pass float64 features (features.values.double())" in single.summary()
+    with pytest.warns(UserWarning, match="path.converged tells which. Raise max_passes") as told:
+        fit_sparse_path(features, labels, max_passes=2, **FEW)
+    assert told[0].filename == __file__
+    alike = replace(single, kkt=torch.full((6,), 1.0041e-4), tolerance=1e-4)
+    assert "(kkt 1.004e-04)" in alike.summary()
 
 
 def test_a_path_is_saved_whole(tmp_path: Path) -> None:
