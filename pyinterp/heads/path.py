@@ -73,8 +73,10 @@ def fit_sparse_path(
         max_features_per_class: End the path at the first head with this many non-zero weights per class on average.
         family: "multinomial", "binary" (labels 0 and 1, one row of weights) or "gaussian".
         grouped: Penalise the length of each feature's column of weights: all classes use a feature, or none does.
-        sample_weights: (N,) weights w_i >= 0 of the samples' losses; mean and std are weighted too.
-        validation: A share of the samples to hold back (stratified, by ``seed``), or features and labels of others.
+        sample_weights: (N,) weights w_i >= 0 of the samples' losses; mean and std are weighted too, and so are losses
+            and accuracies of the training samples and of a share held back.
+        validation: A share of the samples to hold back, the same of each class and chosen by ``seed`` (of two or more
+            samples at least one if there are enough, never all), or features and labels of others, without weights.
         solver: "gram" (steps in the metric of the Gram matrix), "fista" (the reference), or "saga" (minibatches).
         max_passes: Most readings of all rows for one point.
         devices: Where chunks of rows are held and worked on, in turn; None: where the features are. The result does

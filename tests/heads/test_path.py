@@ -12,10 +12,11 @@ import pytest
 import torch
 from samples import classes, standardised
 from sklearn.metrics import accuracy_score, log_loss
+from small_heads import draws
 
 from pyinterp.elastic import rows
 from pyinterp.features import Features
-from pyinterp.heads import SparsePath, fit_sparse_path
+from pyinterp.heads import SparsePath, fit_sparse_path, held_rows
 
 FEW: dict[str, Any] = {"n_lambdas": 6, "min_ratio": 0.05}
 TENSORS = (
@@ -89,12 +90,54 @@ def test_a_held_out_share_is_stratified_and_not_fitted() -> None:
     features, labels = classes(count=400)
     path = fit_sparse_path(features, labels, validation=0.25, seed=3, **FEW)
     counts = torch.bincount(labels)
-    assert path.validation_samples == int((counts // 4).sum())
-    assert path.samples == 400 - path.validation_samples
+    held = torch.bincount(labels[held_rows(labels, 0.25, 3)])
+    assert (path.samples, path.validation_samples) == (300, 100)
+    assert int(held.sum()) == 100 and bool(((held - counts / 4).abs() < 1).all())
     again = fit_sparse_path(features, labels, validation=0.25, seed=3, **FEW)
     other = fit_sparse_path(features, labels, validation=0.25, seed=4, **FEW)
     assert same(path, again)
     assert not torch.equal(path.mean, other.mean)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "expected"),
+    [
+        ([300, 91, 9], 0.1, [30, 9, 1]),
+        ([300, 95, 5], 0.1, [30, 9, 1]),
+        (10 * [9], 0.1, 9 * [1] + [0]),
+        ([50, 2, 1], 0.1, [4, 1, 0]),
+        ([100, 2, 2, 2, 2], 0.1, [7, 1, 1, 1, 1]),
+        ([4, 2, 2], 0.99, [3, 1, 1]),
+    ],
+)
+def test_a_share_is_dealt_out_to_the_classes(sizes: list[int], share: float, expected: list[int]) -> None:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[
+        torch.randperm(sum(sizes), generator=draws(0))
+    ]
+    for seed in (0, 1):
+        held = held_rows(labels, share, seed)
+        assert torch.bincount(labels[held], minlength=len(sizes)).tolist() == expected
+
+
+def test_classes_without_validation_samples_are_told() -> None:
+    features, _ = classes(count=90)
+    labels = torch.arange(90) % 10
+    said = "validation samples of every class, got none of class 9. Raise validation"
+    with pytest.warns(UserWarning, match=said) as told:
+        path = fit_sparse_path(features, labels, validation=0.1, **FEW)
+    assert told[0].filename == __file__ and path.validation_samples == 9
+
+
+def test_both_sides_of_a_share_have_weighted_samples_of_each_class() -> None:
+    features, labels = classes(count=200)
+    weights = torch.zeros(200)
+    for k in range(4):
+        weights[(labels == k).nonzero()[:2, 0]] = 1
+    for seed in range(3):
+        path = fit_sparse_path(features, labels, sample_weights=weights, validation=0.5, seed=seed, **FEW)
+        assert path.validation_samples == 4
+        for values in (path.weights, path.biases, path.validation_loss, path.validation_accuracy):
+            assert bool(values.isfinite().all())
 
 
 def test_the_path_ends_at_the_wanted_features_per_class() -> None:
