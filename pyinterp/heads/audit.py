@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -15,6 +16,7 @@ from pyinterp.features import Features
 from pyinterp.heads.given import values_of
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.labels import labels_for, require_classes
+from pyinterp.heads.number import whole
 from pyinterp.heads.removal import Support
 
 
@@ -222,12 +224,15 @@ def top_k_accuracy(
         ValueError: Shapes that don't fit, labels that are no classes of this head, a count below 1, a head of numbers.
     """
     features, labels = labels_for("top_k_accuracy", head, features, labels)
-    if not counts or min(counts) < 1:
-        raise ValueError(explain("top_k_accuracy", "counts of at least 1", list(counts), "Pass others."))
+    known = [whole(count) for count in counts] if isinstance(counts, Iterable) else []
+    ks = [count for count in known if count is not None and count >= 1]
+    if not ks or len(ks) < len(known):
+        fix = "Pass a list of whole numbers, such as [1, 5, 20]."
+        raise ValueError(explain("top_k_accuracy", "counts of at least 1", reprlib.repr(counts), fix))
     weights, bias = head.rows
     ranking = head.weights.expand_as(weights)
-    most = min(max(counts), int((ranking != 0).sum(1).max()))
-    hits = {count: [0, 0] for count in counts}
+    most = min(max(ks), int((ranking != 0).sum(1).max()))
+    hits = {count: [0, 0] for count in ks}
     for rows, z in head.chunks("top_k_accuracy", features):
         right = labels[rows]
         all_of_them = torch.addmm(bias, z, weights.T)
@@ -236,7 +241,7 @@ def top_k_accuracy(
         kept = z.gather(1, top) * (parts.gather(1, top) != 0)
         only = bias.expand_as(all_of_them).clone()
         for place in range(most + 1):
-            for count in counts:
+            for count in ks:
                 if count == place or (place == most and count > most):
                     hits[count][0] += int((only.argmax(1) == right).sum())
                     hits[count][1] += int((all_of_them - only + bias).argmax(1).eq(right).sum())

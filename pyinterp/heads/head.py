@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any, SupportsIndex
@@ -17,6 +16,7 @@ from pyinterp.errors import explain
 from pyinterp.features import Features
 from pyinterp.heads.given import values_of
 from pyinterp.heads.labels import labels_for
+from pyinterp.heads.number import checked_number, whole
 from pyinterp.models.classifier import find_classifier, with_classifier
 from pyinterp.models.graph import require_eval
 from pyinterp.models.identity import model_digest
@@ -95,7 +95,7 @@ class SparseHead:
         Raises:
             ValueError: There is no such class.
         """
-        number = _whole(wanted)
+        number = whole(wanted)
         if isinstance(wanted, str) and wanted in self.class_names[: self.classes]:
             number = self.class_names.index(wanted)
         if number is not None and 0 <= number < self.classes:
@@ -112,7 +112,7 @@ class SparseHead:
         Raises:
             ValueError: There is no such feature.
         """
-        number, width = _whole(feature), self.weights.shape[1]
+        number, width = whole(feature), self.weights.shape[1]
         if number is None or not 0 <= number < width:
             fix = "Pass one of them."
             raise ValueError(explain("SparseHead", f"a feature (0 to {width - 1})", repr(feature), fix))
@@ -204,24 +204,25 @@ class SparseHead:
                 that no weight of it changes anything; a weight that is not finite.
         """
         feature, row = self.feature_number(feature), self.row_number("SparseHead.edit", class_)
-        if not math.isfinite(weight):
-            raise ValueError(explain("SparseHead.edit", "a finite weight", weight, "Pass 0 to remove it."))
+        weight = checked_number(
+            "SparseHead.edit", "a finite weight", weight, math.isfinite, "Pass 0 to remove it."
+        )
         if weight and not self.std[feature]:
             fix = "It had one value in all training samples, so that the head can't read it."
             raise ValueError(explain("SparseHead.edit", "a feature that varies", f"feature {feature}", fix))
         weights = self.weights.clone()
         weights[row, feature] = weight
-        edits = [*self.origin.get("edits", []), [feature, self.class_number(class_), float(weight)]]
+        edits = [*self.origin.get("edits", []), [feature, self.class_number(class_), weight]]
         return changed(self, weights, edits=edits)
 
-    def without(self, features: int | Sequence[int] | Tensor) -> SparseHead:
+    def without(self, features: int | Iterable[int] | Tensor) -> SparseHead:
         """A head in which no class uses these features (numbers): they count as average in every sample.
 
         Raises:
             ValueError: There is no such feature.
         """
-        given = features.tolist() if isinstance(features, Tensor) else features
-        numbers = [self.feature_number(j) for j in (given if isinstance(given, Sequence) else [given])]
+        given = features.tolist() if hasattr(features, "tolist") else features
+        numbers = [self.feature_number(j) for j in (given if isinstance(given, Iterable) else [given])]
         weights = self.weights.clone()
         weights[:, numbers] = 0
         return changed(self, weights, removed=[*self.origin.get("removed", []), *numbers])
@@ -299,7 +300,7 @@ class SparseHead:
                 words.append(f"{text} {100 * self.origin[key]:.1f} %.")
         if self.origin.get("converged") is False:
             words.append(
-                f"It is not optimal: KKT violation {self.origin['kkt']:.1e}; raise max_passes for this path."
+                f"It is not optimal: KKT violation {self.origin['kkt']:.1e}; summary() of its path says what helps."
             )
         for key, noun, verb in (("edits", "weights", "edited"), ("removed", "features", "removed")):
             if self.origin.get(key):
@@ -331,16 +332,6 @@ def changed(head: SparseHead, weights: Tensor, bias: Tensor | None = None, **ori
     kept = {key: value for key, value in head.origin.items() if key not in MEASURED}
     bias = head.bias if bias is None else bias
     return replace(head, weights=weights, bias=bias, origin={**kept, **origin})
-
-
-def _whole(value: SupportsIndex | str) -> int | None:
-    """A whole number as an int; None for anything else, truth values included."""
-    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
-        return None
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 def _build(plain: dict[str, Any], tensors: dict[str, Tensor]) -> SparseHead:

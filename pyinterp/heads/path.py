@@ -23,8 +23,8 @@ from pyinterp.elastic.saga import solve_by_saga
 from pyinterp.elastic.solver import solve
 from pyinterp.errors import explain
 from pyinterp.features import Features
-from pyinterp.heads.problem import WHERE, Problem, check_grid, check_numbers, check_problem
-from pyinterp.heads.sparse_path import SparsePath
+from pyinterp.heads.problem import WHERE, Problem, check_devices, check_grid, check_numbers, check_problem
+from pyinterp.heads.sparse_path import SparsePath, remedy
 from pyinterp.heads.trail import Solve, Trail
 from pyinterp.heads.validation import Held, hold_out
 from pyinterp.progress import Progress
@@ -73,14 +73,18 @@ def fit_sparse_path(
         max_features_per_class: End the path at the first head with this many non-zero weights per class on average.
         family: "multinomial", "binary" (labels 0 and 1, one row of weights) or "gaussian".
         grouped: Penalise the length of each feature's column of weights: all classes use a feature, or none does.
-        sample_weights: (N,) weights w_i >= 0 of the samples' losses; mean and std are weighted too.
-        validation: A share of the samples to hold back (stratified, by ``seed``), or features and labels of others.
+        sample_weights: (N,) weights w_i >= 0 of the samples' losses; mean and std are weighted too, and so are losses
+            and accuracies of the training samples and of a share held back.
+        validation: A share of the samples to hold back, the same of each class and chosen by ``seed`` (of two or more
+            samples at least one if there are enough, never all), or features and labels of others, without weights.
         solver: "gram" (steps in the metric of the Gram matrix), "fista" (the reference), or "saga" (minibatches).
         max_passes: Most readings of all rows for one point.
         devices: Where chunks of rows are held and worked on, in turn; None: where the features are. The result does
             not depend on their number.
         file: Path without suffix: the path so far is kept there every now and then, and a later call with the same
-            data and arguments goes on from it; at the end it holds the result, as `SparsePath.save` would write it.
+            data and arguments goes on from it, to the last bit as if it had never ended; at the end it holds the
+            result, as `SparsePath.save` would write it, or the longer path that it held before. Where it can't be
+            written, a warning says so.
         seed: Of the held-out share and of SAGA's order.
         progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}.
 
@@ -90,12 +94,16 @@ def fit_sparse_path(
     Raises:
         TypeError: Features or labels of a wrong type.
         ValueError: Shapes that don't fit; NaN (the rows are named); one class, or a class without samples; numbers out
-            of range; a file of other data.
+            of range; devices that this torch can't use; a file of other data.
+        OSError: The folder of the file can't be written to.
 
     Source: Wong, Santurkar and Madry, "Leveraging Sparse Linear Layers for Debuggable Deep Networks", ICML 2021, 2.1;
-    the objective is that of their solver glm_saga.
+    the objective is that of their solver glm_saga, which averages over several targets where here they are summed.
     """
-    check_numbers(alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class)
+    alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class = check_numbers(
+        alpha, n_lambdas, min_ratio, tolerance, max_passes, max_features_per_class
+    )
+    places = None if devices is None else check_devices(devices)
     grid = None if lambdas is None else check_grid(lambdas)
     if solver not in SOLVERS:
         raise ValueError(explain(WHERE, "a solver", repr(solver), f"Choose one of {', '.join(SOLVERS)}."))
@@ -105,7 +113,7 @@ def fit_sparse_path(
     if not bool((std > 0).any()):
         fix = "Look at what they were made from."
         raise ValueError(explain(WHERE, "a feature that differs between samples", "constants only", fix))
-    places = [torch.device(device) for device in devices or [problem.features.device]]
+    places = places or [problem.features.device]
     kind = family_of(family, problem.labels)
     rows = _rows(problem, held.train, mean, std, kind, places)
     bias, slope = rows.start()
@@ -146,8 +154,7 @@ def fit_sparse_path(
         find, (zero, bias.to(zero), rows.family.curvature / 4), max_features_per_class, progress
     )
     path = _judged(trail.path(stopped), rows, held, places)
-    if file is not None:
-        path.save(file)
+    trail.keep(path)
     _warn(path)
     return path
 
@@ -200,5 +207,5 @@ def _warn(path: SparsePath) -> None:
     missed = int((~path.converged).sum())
     if missed:
         wanted = f"every point below a KKT violation of {path.tolerance:g}"
-        fix = "path.converged tells which; raise max_passes or tolerance, or end the path earlier."
+        fix = f"path.converged tells which. {remedy(path)}"
         warnings.warn(explain(WHERE, wanted, f"{missed} of {len(path)} above it", fix), stacklevel=3)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,8 @@ from pyinterp.elastic.families import FAMILIES
 from pyinterp.errors import explain
 from pyinterp.features import Features
 from pyinterp.heads.given import labels_of
+from pyinterp.heads.number import checked_number
+from pyinterp.models.zoo import usable_device
 
 WHERE = "fit_sparse_path"
 CHECKED_ROWS = 1 << 14
@@ -70,11 +73,14 @@ def check_finite(where: str, values: Tensor, name: str) -> None:
         wrong = ~values[start : start + CHECKED_ROWS].isfinite().flatten(1).all(1)
         bad += (wrong.nonzero()[:, 0] + start).tolist()
     if bad:
-        rows = ", ".join(map(str, bad[:NAMED])) + (", ..." if len(bad) > NAMED else "")
         fix = "Look at these samples; leave them out or mend the network or the data behind them."
-        raise ValueError(
-            explain(where, f"finite {name}", f"NaN or infinity in {len(bad)} rows ({rows})", fix)
-        )
+        got = f"NaN or infinity in {len(bad)} rows ({named(bad)})"
+        raise ValueError(explain(where, f"finite {name}", got, fix))
+
+
+def named(numbers: list[int]) -> str:
+    """The first of these numbers."""
+    return ", ".join(map(str, numbers[:NAMED])) + (", ..." if len(numbers) > NAMED else "")
 
 
 def check_numbers(
@@ -84,34 +90,53 @@ def check_numbers(
     tolerance: float,
     max_passes: int,
     max_features_per_class: float | None,
-) -> None:
-    """Raise ValueError for a number out of range."""
-    most = math.inf if max_features_per_class is None else max_features_per_class
-    for name, value, right, words in (
-        ("alpha", alpha, 0 <= alpha <= 1, "between 0 and 1"),
-        ("n_lambdas", n_lambdas, int(n_lambdas) == n_lambdas >= 1, "a whole number >= 1"),
-        ("min_ratio", min_ratio, 0 < min_ratio < 1, "above 0 and below 1"),
-        ("tolerance", tolerance, 0 < tolerance < math.inf, "above 0"),
-        ("max_passes", max_passes, int(max_passes) == max_passes >= 1, "a whole number >= 1"),
-        ("max_features_per_class", most, most > 0, "above 0"),
-    ):
-        if not right:
-            raise ValueError(explain(WHERE, f"{name} {words}", value, f"Pass another {name}."))
+) -> tuple[float, int, float, float, int, float | None]:
+    """The same as plain numbers; ValueError for one that is none or out of range."""
+
+    def checked(name: str, value: Any, words: str, right: Callable[[float], bool]) -> float:
+        return checked_number(WHERE, f"{name} {words}", value, right, f"Pass another {name}.")
+
+    def count(name: str, value: Any) -> int:
+        return int(checked(name, value, "a whole number >= 1", lambda x: x.is_integer() and x >= 1))
+
+    most = max_features_per_class
+    return (
+        checked("alpha", alpha, "between 0 and 1", lambda x: 0 <= x <= 1),
+        count("n_lambdas", n_lambdas),
+        checked("min_ratio", min_ratio, "above 0 and below 1", lambda x: 0 < x < 1),
+        checked("tolerance", tolerance, "above 0", lambda x: 0 < x < math.inf),
+        count("max_passes", max_passes),
+        None if most is None else checked("max_features_per_class", most, "above 0", lambda x: x > 0),
+    )
 
 
 def check_grid(lambdas: Any) -> list[float]:
     """The user's lambdas as a list; ValueError if they don't fall."""
-    grid = [float(value) for value in lambdas]
+    try:
+        grid = [float(value) for value in lambdas]
+    except (TypeError, ValueError, RuntimeError):
+        grid = []
     falls = all(a > b for a, b in pairwise(grid))
     if not grid or not falls or not all(0 < value < math.inf for value in grid):
-        got = ", ".join(f"{value:g}" for value in grid[:NAMED]) or "none"
-        fix = "Sort them: sorted(lambdas, reverse=True); each start is the solution at the lambda above."
+        got = ", ".join(f"{value:g}" for value in grid[:NAMED]) or reprlib.repr(lambdas)
+        fix = "Pass a list, sorted(lambdas, reverse=True); each start is the solution at the lambda above."
         raise ValueError(explain(WHERE, "lambdas above 0 in falling order", got, fix))
     return grid
 
 
+def check_devices(devices: Any) -> list[torch.device]:
+    """The user's devices; ValueError for one that can't be used, or no list."""
+    if not isinstance(devices, Sequence) or isinstance(devices, str):
+        fix = f"Pass [{str(devices)!r}]."
+        raise ValueError(explain(WHERE, "a list of devices", reprlib.repr(devices), fix))
+    return [usable_device(WHERE, device) for device in devices]
+
+
 def _tensor(where: str, value: Any, name: str) -> Tensor:
     if isinstance(value, Tensor):
+        if value.layout != torch.strided:
+            fix = f"Pass {name}.to_dense()."
+            raise TypeError(explain(where, f"a dense tensor of {name}", value.layout, fix))
         return value.detach()
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
         if not value.flags.writeable or not value.flags.c_contiguous:
@@ -122,8 +147,9 @@ def _tensor(where: str, value: Any, name: str) -> Tensor:
             return torch.as_tensor(value)
         except (TypeError, ValueError, RuntimeError):
             pass
-    fix = "Pass a tensor or a NumPy array; name strings as classes and pass their numbers."
-    raise TypeError(explain(where, f"a tensor of {name}", type(value).__name__, fix))
+    got = f"an array of {value.dtype}" if isinstance(value, np.ndarray) else type(value).__name__
+    fix = "Pass a tensor or array of numbers; for names of classes np.unique(names, return_inverse=True)[1]."
+    raise TypeError(explain(where, f"a tensor of {name}", got, fix))
 
 
 def _same_length(where: str, features: Tensor, other: Tensor, name: str) -> None:
@@ -157,15 +183,13 @@ def _require_all(where: str, labels: Tensor, family: str) -> None:
     if int((counts > 0).sum()) < 2:
         fix = "A head tells classes apart: bring samples of at least two."
         raise ValueError(explain(where, "at least two classes", "one", fix))
-    _every_class(where, counts, "samples")
+    _every_class(where, counts, "samples", "Number the classes that there are 0, 1, 2, ... without gaps.")
 
 
-def _every_class(where: str, counts: Tensor, noun: str) -> None:
+def _every_class(where: str, counts: Tensor, noun: str, fix: str) -> None:
     empty = (counts == 0).nonzero()[:, 0].tolist()
     if empty:
-        names = ", ".join(map(str, empty[:NAMED])) + (", ..." if len(empty) > NAMED else "")
-        fix = "Number the classes that there are 0, 1, 2, ... without gaps."
-        raise ValueError(explain(where, f"{noun} of every class", f"none of class {names}", fix))
+        raise ValueError(explain(where, f"{noun} of every class", f"none of class {named(empty)}", fix))
 
 
 def _targets(where: str, features: Tensor, targets: Tensor) -> Tensor:
@@ -184,14 +208,18 @@ def _weights(where: str, weights: Any, labels: Tensor, family: str) -> Tensor | 
     if weights is None:
         return None
     weights = _tensor(where, weights, "sample_weights").double().cpu()
-    if weights.shape != labels.shape[:1] or not bool(((weights >= 0) & weights.isfinite()).all()):
-        fix = "Pass one weight >= 0 per sample."
-        raise ValueError(
-            explain(where, f"{len(labels)} finite sample_weights >= 0", tuple(weights.shape), fix)
-        )
+    fix = "Pass one weight >= 0 per sample."
+    if weights.shape != labels.shape[:1]:
+        raise ValueError(explain(where, f"{len(labels)} sample_weights", tuple(weights.shape), fix))
+    bad = (~((weights >= 0) & weights.isfinite())).nonzero()[:, 0].tolist()
+    if bad:
+        got = f"others in {len(bad)} rows ({named(bad)})"
+        raise ValueError(explain(where, "finite sample_weights >= 0", got, fix))
     if float(weights.sum()) == 0:
         raise ValueError(explain(where, "some weight above 0", "zeros", "Leave sample_weights out."))
     if family != "gaussian":
         classes = int(labels.max()) + 1
-        _every_class(where, torch.zeros(classes).double().index_add_(0, labels, weights), "weighted samples")
+        sums = torch.zeros(classes).double().index_add_(0, labels, weights)
+        fix = "Give a sample of each a weight above 0, or leave these classes out and number the others anew."
+        _every_class(where, sums, "samples with a weight above 0", fix)
     return weights

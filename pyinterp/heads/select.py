@@ -9,6 +9,7 @@ import torch
 
 from pyinterp.errors import explain
 from pyinterp.heads.head import SparseHead
+from pyinterp.heads.number import checked_number
 
 if TYPE_CHECKING:
     from pyinterp.heads.sparse_path import SparsePath
@@ -45,10 +46,9 @@ def choose(
     accuracy = path.validation_accuracy
     if not len(accuracy):
         raise ValueError(explain("select", "classes", "numbers as labels", "Choose with best='loss'."))
+    fix = "within=0.05 allows five points of accuracy less than the best head has."
     within = 0.0 if within is None else within
-    if not 0 <= within <= 1:
-        fix = "within=0.05 allows five points of accuracy less than the best head has."
-        raise ValueError(explain("select", "within between 0 and 1", within, fix))
+    within = checked_number("select", "within between 0 and 1", within, lambda x: 0 <= x <= 1, fix)
     good = accuracy >= accuracy.max() - within - ROUNDING
     fewest = torch.where(good, path.features_per_class, torch.inf)
     return head_at(path, int(fewest.argmin()))
@@ -84,15 +84,16 @@ def head_at(path: SparsePath, point: int) -> SparseHead:
 
 
 def _point(path: SparsePath, point: int) -> int:
-    if int(point) != point or not -len(path) <= point < len(path):
-        raise ValueError(explain("select", f"a point 0 to {len(path) - 1}", point, "Pass one of them."))
-    return int(point) % len(path)
+    def right(place: float) -> bool:
+        return place.is_integer() and -len(path) <= place < len(path)
+
+    expected = f"a point 0 to {len(path) - 1}"
+    return int(checked_number("select", expected, point, right, "Pass one of them.")) % len(path)
 
 
 def _nearest(path: SparsePath, wanted: float) -> int:
-    if not wanted > 0:
-        fix = "Pass the mean number of features that a class may use."
-        raise ValueError(explain("select", "features_per_class above 0", wanted, fix))
+    fix = "Pass the mean number of features that a class may use."
+    wanted = checked_number("select", "features_per_class above 0", wanted, lambda x: x > 0, fix)
     used = path.features_per_class
     most = float(used.max())
     if most < wanted:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from os import PathLike
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pyinterp.heads.head import SparseHead
@@ -33,9 +34,10 @@ class SparsePath:
         converged: (P,) bool: whether kkt is at most `tolerance`.
         passes: (P,) int64: how often all rows were read.
         train_loss: (P,) float64, without penalty.
-        train_accuracy: (P,) float64; empty for gaussian.
-        validation_loss: (P,) float64, without penalty; empty without validation rows.
-        validation_accuracy: (P,) float64; empty without validation rows and for gaussian.
+        train_accuracy: (P,) float64, weighted with the sample weights, as `train_loss` is; empty for gaussian.
+        validation_loss: (P,) float64, without penalty; empty without validation rows. Weighted with the sample weights
+            where these rows have them: a share held back has, other samples given for validation have none.
+        validation_accuracy: (P,) float64, weighted likewise; empty without validation rows and for gaussian.
         mean: (d,) float64, of the training rows.
         std: (d,) float64, population; 0 for constant features.
         alpha: Share of the penalty that makes zeros.
@@ -45,7 +47,7 @@ class SparsePath:
         samples: Training rows.
         validation_samples: Rows held back or given for validation.
         stopped: Why the path ends: "grid", "max_features_per_class" or "interrupted".
-        settings: The other arguments.
+        settings: The other arguments; and "curvatures", with which the search at the lambda after each point starts.
         class_names: Of the K classes, or empty.
         classifier_name: The layer whose input the features are, or "".
         model_digest: Of the network that gave the features, or "".
@@ -108,11 +110,11 @@ class SparsePath:
             lines.append(f"It ends early: {self.stopped}.")
         missed = (~self.converged).nonzero()[:, 0].tolist()
         if missed:
-            named = ", ".join(f"{i} (kkt {float(self.kkt[i]):.1e})" for i in missed[:5])
+            named = ", ".join(f"{i} (kkt {_above(float(self.kkt[i]), self.tolerance)})" for i in missed[:5])
             more = ", ..." if len(missed) > 5 else ""
             lines.append(
                 f"{len(missed)} points did not reach the tolerance {self.tolerance:g}: {named}{more}. "
-                "Raise max_passes, or the tolerance."
+                f"{remedy(self)}"
             )
         else:
             lines.append(f"Every point is optimal to a KKT violation of {float(self.kkt.max()):.1e}.")
@@ -168,6 +170,22 @@ class SparsePath:
             ValueError: The files are not there, damaged, or of something else.
         """
         return load_result("SparsePath", "a sparse path", path, _build)
+
+
+def remedy(path: SparsePath) -> str:
+    """What helps where points missed the tolerance."""
+    early = path.passes[~path.converged] < path.settings["max_passes"]
+    if path.weights.dtype == torch.float32 and bool(early.any()):
+        return (
+            "Searches ended at the precision of float32: pass float64 features (features.values.double()), "
+            "or raise the tolerance."
+        )
+    return "Raise max_passes, or the tolerance."
+
+
+def _above(kkt: float, tolerance: float) -> str:
+    """A violation in two digits, in four where these are the tolerance's."""
+    return f"{kkt:.3e}" if f"{kkt:.1e}" == f"{tolerance:.1e}" else f"{kkt:.1e}"
 
 
 _TENSORS = (

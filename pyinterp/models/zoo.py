@@ -86,7 +86,7 @@ def load(name: str, *, pretrained: bool = True, device: str | torch.device = "cp
         ImportError: A package is missing or does not fit this torch; the command that mends it is named.
         ConnectionError: The weights can't be fetched.
     """
-    target = usable_device(device)
+    target = usable_device("load", device)
     prefix, _, rest = name.partition(":")
     if name == "default":
         full_name, model, transform, classes = _load_default(pretrained)
@@ -105,8 +105,8 @@ def load(name: str, *, pretrained: bool = True, device: str | torch.device = "cp
     return LoadedModel(full_name, model.eval().to(target), preprocess, classes, shape)
 
 
-def usable_device(device: str | torch.device) -> torch.device:
-    """A device, checked.
+def usable_device(where: str, device: str | torch.device) -> torch.device:
+    """A device, checked; ``where`` names who asks.
 
     Raises:
         ValueError: This torch can't use it.
@@ -114,13 +114,10 @@ def usable_device(device: str | torch.device) -> torch.device:
     try:
         target = torch.device(device)
         torch.empty(0, device=target)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise ValueError(
-            explain(
-                "load", "a device that this torch can use", f"{str(device)!r} ({reason})", "Use device='cpu'."
-            )
-        ) from error
+        got = f"{str(device)!r} ({reason})"
+        raise ValueError(explain(where, "a device that this torch can use", got, "Use 'cpu'.")) from error
     return target
 
 

@@ -78,7 +78,7 @@ def small_path(weights: Tensor, **others: Any) -> SparsePath:
         "samples": 100,
         "validation_samples": 0,
         "stopped": "grid",
-        "settings": {},
+        "settings": {"max_passes": 2000},
         "class_names": (),
         "classifier_name": "",
         "model_digest": "",

@@ -176,8 +176,10 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "repairs of fewer labels": (lambda: repairs(HEAD, X, Y[:5]), ValueError, r"got \(5,\) for features \(6, 7\)"),
     "repairs of an array": (lambda: repairs(HEAD, X.numpy(), Y), TypeError, "repairs: .*got ndarray"),  # type: ignore[arg-type]
     "top k of float labels": (lambda: top_k_accuracy(HEAD, X, Y.float()), TypeError, "got torch.float32"),
-    "top k of no k": (lambda: top_k_accuracy(HEAD, X, Y, ()), ValueError, r"counts of at least 1, got \[\]"),
-    "top 0": (lambda: top_k_accuracy(HEAD, X, Y, (0, 1)), ValueError, r"counts of at least 1, got \[0, 1\]"),
+    "top k of no k": (lambda: top_k_accuracy(HEAD, X, Y, ()), ValueError, r"counts of at least 1, got \(\)\."),
+    "top k of one k": (lambda: top_k_accuracy(HEAD, X, Y, 5), ValueError, "counts of at least 1, got 5. Pass a list"),  # type: ignore[arg-type]
+    "top 1.5": (lambda: top_k_accuracy(HEAD, X, Y, [1.5]), ValueError, r"counts of at least 1, got \[1\.5\]"),  # type: ignore[list-item]
+    "top 0": (lambda: top_k_accuracy(HEAD, X, Y, (0, 1)), ValueError, r"counts of at least 1, got \(0, 1\)"),
     "top k of nobody": (lambda: top_k_accuracy(HEAD, X[:0], Y[:0]), ValueError, r"got \(0,\) for features \(0, 7\)"),
     "a group of numbers": (lambda: group_differences(HEAD, X, Y, 0), ValueError, r"\(6,\), got torch.int64 \(6,\)"),
     "a short group": (lambda: group_differences(HEAD, X, SOME[:5], 0), ValueError, r"got torch.bool \(5,\)"),

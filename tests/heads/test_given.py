@@ -113,7 +113,7 @@ def test_a_path_of_features_takes_validation_features_with_their_labels() -> Non
     found = fit_sparse_path(Features.of(X, Y), validation=Features.of(X[:9], Y[:9]), **common)
     wanted = fit_sparse_path(X, Y, validation=(X[:9], Y[:9]), **common)
     assert torch.equal(found.validation_loss, wanted.validation_loss)
-    with pytest.raises(ValueError, match="fit_sparse_path: expected labels, got none"):
+    with pytest.raises(ValueError, match="expected labels, got none"):
         fit_sparse_path(X, Y, validation=Features.of(X[:9]), **common)
 
 

@@ -116,7 +116,18 @@ def test_edit_of_a_binary_head_is_of_class_1() -> None:
         head.edit(2, 0, 4.0)
 
 
-@pytest.mark.parametrize("given", [[2, 4], (2, 4), torch.tensor([2, 4])], ids=["list", "tuple", "tensor"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        [2, 4],
+        (2, 4),
+        torch.tensor([2, 4]),
+        np.array([2, 4]),
+        dict.fromkeys([2, 4]),
+        [np.int64(2), torch.tensor(4)],
+    ],
+    ids=["list", "tuple", "tensor", "array", "keys", "numbers"],
+)
 def test_without_takes_features_from_all_classes(given: Any) -> None:
     head, x = small_head(), samples(2, 5)
     less = head.without(given)
@@ -124,6 +135,8 @@ def test_without_takes_features_from_all_classes(given: Any) -> None:
     torch.testing.assert_close(less.logits(x), expected)
     assert less.without(0).origin["removed"] == [2, 4, 0]
     assert torch.equal(head.without([]).weights, head.weights)
+    assert torch.equal(head.without({4, 2}).weights, less.weights)
+    assert head.without(np.int64(3)).origin["removed"] == [3]
     assert "2 features removed by hand" in less.summary()
 
 
@@ -294,6 +307,7 @@ BAD: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "half a feature": (lambda: NAMED.without(torch.tensor([1.5])), ValueError, r"got 1\.5"),
     "a mask": (lambda: NAMED.without(torch.ones(7) > 0), ValueError, "a feature .*, got True"),
     "a weight of nan": (lambda: NAMED.edit(0, 0, float("nan")), ValueError, "a finite weight, got nan"),
+    "a weight in words": (lambda: NAMED.edit(0, 0, "a"), ValueError, "a finite weight, got 'a'"),  # type: ignore[arg-type]
     "a constant feature": (lambda: NAMED.edit(1, 0, 1.0), ValueError, "varies, got feature 1"),
     "float labels": (lambda: NAMED.accuracy(X, Y.float()), TypeError, "class numbers, got torch.float32"),
     "a list of labels": (lambda: NAMED.accuracy(X, [0] * 5), TypeError, "class numbers, got list"),  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import pytest
 import torch
 from samples import classes, standardised
 from sklearn.metrics import accuracy_score, log_loss
+from small_heads import draws
 
 from pyinterp.elastic import rows
 from pyinterp.features import Features
-from pyinterp.heads import SparsePath, fit_sparse_path
+from pyinterp.heads import SparsePath, fit_sparse_path, held_rows
 
 FEW: dict[str, Any] = {"n_lambdas": 6, "min_ratio": 0.05}
 TENSORS = (
@@ -88,12 +90,54 @@ def test_a_held_out_share_is_stratified_and_not_fitted() -> None:
     features, labels = classes(count=400)
     path = fit_sparse_path(features, labels, validation=0.25, seed=3, **FEW)
     counts = torch.bincount(labels)
-    assert path.validation_samples == int((counts // 4).sum())
-    assert path.samples == 400 - path.validation_samples
+    held = torch.bincount(labels[held_rows(labels, 0.25, 3)])
+    assert (path.samples, path.validation_samples) == (300, 100)
+    assert int(held.sum()) == 100 and bool(((held - counts / 4).abs() < 1).all())
     again = fit_sparse_path(features, labels, validation=0.25, seed=3, **FEW)
     other = fit_sparse_path(features, labels, validation=0.25, seed=4, **FEW)
     assert same(path, again)
     assert not torch.equal(path.mean, other.mean)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "share", "expected"),
+    [
+        ([300, 91, 9], 0.1, [30, 9, 1]),
+        ([300, 95, 5], 0.1, [30, 9, 1]),
+        (10 * [9], 0.1, 9 * [1] + [0]),
+        ([50, 2, 1], 0.1, [4, 1, 0]),
+        ([100, 2, 2, 2, 2], 0.1, [7, 1, 1, 1, 1]),
+        ([4, 2, 2], 0.99, [3, 1, 1]),
+    ],
+)
+def test_a_share_is_dealt_out_to_the_classes(sizes: list[int], share: float, expected: list[int]) -> None:
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))[
+        torch.randperm(sum(sizes), generator=draws(0))
+    ]
+    for seed in (0, 1):
+        held = held_rows(labels, share, seed)
+        assert torch.bincount(labels[held], minlength=len(sizes)).tolist() == expected
+
+
+def test_classes_without_validation_samples_are_told() -> None:
+    features, _ = classes(count=90)
+    labels = torch.arange(90) % 10
+    said = "validation samples of every class, got none of class 9. Raise validation"
+    with pytest.warns(UserWarning, match=said) as told:
+        path = fit_sparse_path(features, labels, validation=0.1, **FEW)
+    assert told[0].filename == __file__ and path.validation_samples == 9
+
+
+def test_both_sides_of_a_share_have_weighted_samples_of_each_class() -> None:
+    features, labels = classes(count=200)
+    weights = torch.zeros(200)
+    for k in range(4):
+        weights[(labels == k).nonzero()[:2, 0]] = 1
+    for seed in range(3):
+        path = fit_sparse_path(features, labels, sample_weights=weights, validation=0.5, seed=seed, **FEW)
+        assert path.validation_samples == 4
+        for values in (path.weights, path.biases, path.validation_loss, path.validation_accuracy):
+            assert bool(values.isfinite().all())
 
 
 def test_the_path_ends_at_the_wanted_features_per_class() -> None:
@@ -108,10 +152,12 @@ class Interrupt(Exception):
     """Stands for a machine that goes down."""
 
 
-def test_a_path_goes_on_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changed", [{}, {"grouped": True}, {"solver": "fista"}])
+def test_a_path_goes_on_from_its_file_as_if_never_ended(
+    changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("pyinterp.heads.trail.WRITE_EVERY", 0.0)
     features, labels = classes()
-    whole = fit_sparse_path(features, labels, **FEW)
     solved: list[int] = []
 
     def tell(row: Mapping[str, Any]) -> None:
@@ -120,15 +166,18 @@ def test_a_path_goes_on_from_its_file(tmp_path: Path, monkeypatch: pytest.Monkey
             raise Interrupt
 
     file = tmp_path / "path"
+    options = {**FEW, **changed}
+    whole = fit_sparse_path(features, labels, **options)
     with pytest.raises(Interrupt):
-        fit_sparse_path(features, labels, file=file, progress=tell, **FEW)
+        fit_sparse_path(features, labels, file=file, progress=tell, **options)
     assert len(SparsePath.load(file)) == 3
     seen: list[int] = []
-    path = fit_sparse_path(features, labels, file=file, progress=lambda row: seen.append(row["done"]), **FEW)
+    path = fit_sparse_path(
+        features, labels, file=file, progress=lambda row: seen.append(row["done"]), **options
+    )
     assert seen == [4, 5, 6]
-    torch.testing.assert_close(path.objective, whole.objective, rtol=1e-6, atol=0)
-    assert bool(path.converged.all())
-    assert same(path, fit_sparse_path(features, labels, file=file, **FEW))
+    assert same(path, whole) and path.settings == whole.settings
+    assert same(path, fit_sparse_path(features, labels, file=file, **options))
     assert same(path, SparsePath.load(file))
     assert SparsePath.load(file).stopped == "grid"
 
@@ -154,6 +203,8 @@ def test_a_file_can_be_gone_on_with_to_more_features(tmp_path: Path) -> None:
     assert torch.equal(longer.weights[: len(short)], short.weights)
     cut = fit_sparse_path(features, labels, max_features_per_class=3, **options)
     assert torch.equal(cut.weights, short.weights)
+    assert cut.stopped == "max_features_per_class" and len(cut.settings["curvatures"]) == len(cut)
+    assert same(SparsePath.load(tmp_path / "path"), longer)
 
 
 def test_a_file_of_another_path_is_refused(tmp_path: Path) -> None:
@@ -181,6 +232,39 @@ def test_a_file_that_cannot_be_written_is_told_before_the_work(tmp_path: Path) -
     with pytest.raises(OSError, match="to write"):
         fit_sparse_path(features, labels, file=tmp_path / "no" / "path", progress=seen.append, **FEW)
     assert seen == []
+
+
+@pytest.mark.parametrize("every", [0.0, 30.0])
+def test_a_file_that_can_be_written_no_more_costs_no_path(
+    every: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    features, labels = classes()
+    whole = fit_sparse_path(features, labels, **FEW)
+    monkeypatch.setattr("pyinterp.heads.trail.WRITE_EVERY", every)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.warns(
+        UserWarning, match=r"to write .*No space left on device.* keep it with its save"
+    ) as told:
+        path = fit_sparse_path(features, labels, file=tmp_path / "path", **FEW)
+    assert len(told) == 1
+    assert same(path, whole) and path.stopped == "grid"
+
+
+@pytest.mark.filterwarnings("ignore:fit_sparse_path. expected every point")
+def test_what_helps_against_a_missed_tolerance_is_said() -> None:
+    features, labels = classes()
+    hard: dict[str, Any] = {**FEW, "tolerance": 1e-12}
+    single = fit_sparse_path(features.float(), labels, **hard)
+    assert not bool(single.converged.all()) and int(single.passes.max()) < 2000
+    assert "pass float64 features (features.values.double())" in single.summary()
+    with pytest.warns(UserWarning, match="path.converged tells which. Raise max_passes") as told:
+        fit_sparse_path(features, labels, max_passes=2, **FEW)
+    assert told[0].filename == __file__
+    alike = replace(single, kkt=torch.full((6,), 1.0041e-4), tolerance=1e-4)
+    assert "(kkt 1.004e-04)" in alike.summary()
 
 
 def test_a_path_is_saved_whole(tmp_path: Path) -> None:

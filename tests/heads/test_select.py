@@ -95,6 +95,9 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "no such best": (lambda: judged().select(best="auc"), "best='accuracy' or best='loss', got 'auc'"),
     "within 2": (lambda: judged().select(within=2), "within between 0 and 1, got 2"),
     "within nan": (lambda: judged().select(within=float("nan")), "within between 0 and 1, got nan"),
+    "within words": (lambda: judged().select(within="a"), "within between 0 and 1, got 'a'"),  # type: ignore[arg-type]
+    "features in words": (lambda: judged().select(features_per_class="a"), "above 0, got 'a'"),  # type: ignore[arg-type]
+    "a point in words": (lambda: judged().select(point="a"), "a point 0 to 6, got 'a'"),  # type: ignore[arg-type]
     "no features": (lambda: judged().select(features_per_class=0), "above 0, got 0"),
     "point 7": (lambda: judged().select(point=7), "a point 0 to 6, got 7"),
     "point 1.5": (lambda: judged().select(point=1.5), "a point 0 to 6, got 1.5"),  # type: ignore[arg-type]
