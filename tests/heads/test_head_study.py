@@ -14,7 +14,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pyinterp.features import Features, extract_features
-from pyinterp.heads import SparseHead, SparsePath, fit_sparse_path, repairs, shared_features, top_k_accuracy
+from pyinterp.heads import (
+    SparseHead,
+    SparsePath,
+    fit_sparse_path,
+    repairs,
+    shared_features,
+    smallest_repair,
+    top_k_accuracy,
+)
+from pyinterp.heads.audit import Repair
 from pyinterp.heads.dense import dense_head
 from pyinterp.heads.head_study import HeadStudy
 from pyinterp.heads.study import CLOSE, SHARES, study_head
@@ -22,6 +31,7 @@ from pyinterp.heads.validation import held_rows
 from pyinterp.models.classifier import find_classifier
 from pyinterp.models.images import load_images
 from pyinterp.models.zoo import LoadedModel
+from pyinterp.report import write_report
 
 N, D, K = 60, 8, 3
 
@@ -127,6 +137,10 @@ def test_each_class_lists_its_features_by_weight(
     assert found.features_per_class == head.features_per_class
 
 
+def strong(found: HeadStudy, class_: int) -> list[tuple[int, float, float]]:
+    return found.features_of(class_)[:6]
+
+
 def test_cards_show_the_samples_with_the_largest_values(
     found: HeadStudy, features: Features, images: Tensor, head: SparseHead
 ) -> None:
@@ -138,6 +152,15 @@ def test_cards_show_the_samples_with_the_largest_values(
         best = sorted(range(N), key=lambda i: -float(z[i, card.feature]))[:4]
         assert list(card.samples) == best
         assert card.values == pytest.approx([float(z[i, card.feature]) for i in best])
+        against = any(
+            feature == card.feature and weight < 0
+            for k in range(K)
+            for feature, weight, _ in strong(found, k)
+        )
+        low = sorted(range(N), key=lambda i: float(z[i, card.feature]))[: 4 * against]
+        assert list(card.lowest) == low
+        assert card.lowest_values == pytest.approx([float(z[i, card.feature]) for i in low])
+    assert {bool(card.lowest) for card in found.cards} == {True, False}
     for place, sample in enumerate(found.samples):
         assert sample.name == features.names[sample.number]
         assert found.sample(sample.number) is sample
@@ -169,9 +192,11 @@ def test_cases_are_the_errors_and_the_closest_calls(
         if case.flip is not None:
             after = head.without(list(case.flip.features)).predict(features.values[case.sample][None])
             assert int(after) == case.flip.after != case.predicted
+            assert case.right or case.flip.after == case.label
         for feature in case.repairs:
             after = head.without(feature).predict(features.values[case.sample][None])
             assert int(after) == case.label
+        assert case.right or case.flip == smallest_repair(head, features.values[case.sample], case.label)
     assert any(case.repairs for case in errors)
 
 
@@ -195,6 +220,8 @@ def test_the_path_is_drawn_with_the_head_on_it(
 ) -> None:
     assert found.curve is not None and found.curve.point == head.origin["point"]
     assert torch.equal(found.curve.features_per_class, path.features_per_class)
+    densest = int(path.features_per_class.argmax())
+    assert found.curve.densest_accuracy == pytest.approx(float(path.validation_accuracy[densest]))
     edited = study_head(net, head.without(int(head.features_used[0])), features, path=path)
     assert edited.curve is not None and edited.curve.point is None
     assert (edited.cards, edited.held_out, edited.judged) == ((), False, N)
@@ -235,9 +262,42 @@ def test_the_summary_tells_the_numbers(found: HeadStudy) -> None:
     assert f"Accuracy {100 * found.accuracy:.1f} % on 24 held-out samples." in text
     assert f"{found.errors} errors; the removal of a single feature repairs {found.repairable}" in text
     feature, weight, _ = found.features_of(1)[0]
-    assert f"bee: features {feature} ({weight:+.2f})" in text
+    assert f"bee: features {feature} ({weight:+.3g})" in text
     with pytest.raises(ValueError, match="one of the shown samples"):
         found.sample(-1)
+
+
+def test_the_summary_counts_errors_in_words(found: HeadStudy) -> None:
+    one = Repair(4, 0, 1, 1, 1, (8,))
+
+    def said(**changes: Any) -> str:
+        return replace(found, **changes).summary()
+
+    text = said(errors=1, repairable=1, repairs=(one,))
+    assert (
+        "1 error; the removal of a single feature repairs it (feature 4 repairs the one 'ant' taken for 'bee')."
+        in text
+    )
+    text = said(errors=9, repairable=5, repairs=(replace(one, repaired=3, errors=5),))
+    assert "repairs 5 of them (feature 4 repairs 3 of the 5 'ant' taken for 'bee')." in text
+    assert "1 error; the removal of no single feature repairs it." in said(errors=1, repairable=0, repairs=())
+    assert "2 errors; the removal of no single feature repairs one" in said(
+        errors=2, repairable=0, repairs=()
+    )
+
+
+def test_a_head_without_features_is_studied(
+    net: nn.Module, features: Features, images: Tensor, rows: Tensor, path: SparsePath, tmp_path: Path
+) -> None:
+    empty = path.select(point=0)
+    assert not len(empty.features_used)
+    found = study_head(net, empty, features, path=path, rows=rows, images=images)
+    assert (found.cards, found.repairable, found.features_per_class) == ((), 0, 0)
+    assert all(case.flip is None and not case.repairs for case in found.cases) and found.errors
+    assert f"It uses no feature: it always answers {empty.name(int(empty.bias.argmax()))}." in found.summary()
+    found.save(tmp_path / "study")
+    assert same(found, HeadStudy.load(tmp_path / "study"))
+    assert write_report(found, tmp_path / "report.html").is_file()
 
 
 def test_few_classes_and_errors_are_shown_where_few_are_asked(
