@@ -250,12 +250,11 @@ class HeadStudy:
         ]
         if self.origin.get("converged") is False:
             lines.append(f"It is not optimal: KKT violation {self.origin['kkt']:.1e}.")
-        if not len(self.used):
-            lines.append(
-                f"It uses no feature: it always answers {self.class_names[int(self.bias.argmax())]}."
-            )
         if self.errors:
             lines.append(self._errors_in_words())
+        if not len(self.used):
+            only = self.class_names[int(self.bias.argmax())]
+            return "\n".join([*lines, f"It uses no feature: it always answers {only}."])
         for class_ in self.carded[:CLASSES]:
             told = [f"{feature} ({weight:+.3g})" for feature, weight, _ in self.features_of(class_)[:NAMED]]
             lines.append(
@@ -271,7 +270,8 @@ class HeadStudy:
         if not self.repairs:
             return f"{counted}; the removal of no single feature repairs {'it' if alone else 'one of them'}."
         best = self.repairs[0]
-        share = f"{best.repaired} of the {best.errors}" if best.errors > 1 else "the one"
+        share = "all" if best.repaired == best.errors else f"{best.repaired} of the"
+        share = f"{share} {best.errors}" if best.errors > 1 else "the one"
         pair = f"'{self.class_names[best.label]}' taken for '{self.class_names[best.predicted]}'"
         which = "it" if alone else f"{self.repairable} of them"
         told = f"{counted}; the removal of a single feature repairs {which}"

@@ -24,11 +24,9 @@ from pyinterp.heads import (
     top_k_accuracy,
 )
 from pyinterp.heads.audit import Repair
-from pyinterp.heads.dense import dense_head
 from pyinterp.heads.head_study import HeadStudy
 from pyinterp.heads.study import CLOSE, SHARES, study_head
 from pyinterp.heads.validation import held_rows
-from pyinterp.models.classifier import find_classifier
 from pyinterp.models.images import load_images
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.report import write_report
@@ -137,10 +135,6 @@ def test_each_class_lists_its_features_by_weight(
     assert found.features_per_class == head.features_per_class
 
 
-def strong(found: HeadStudy, class_: int) -> list[tuple[int, float, float]]:
-    return found.features_of(class_)[:6]
-
-
 def test_cards_show_the_samples_with_the_largest_values(
     found: HeadStudy, features: Features, images: Tensor, head: SparseHead
 ) -> None:
@@ -152,11 +146,9 @@ def test_cards_show_the_samples_with_the_largest_values(
         best = sorted(range(N), key=lambda i: -float(z[i, card.feature]))[:4]
         assert list(card.samples) == best
         assert card.values == pytest.approx([float(z[i, card.feature]) for i in best])
-        against = any(
-            feature == card.feature and weight < 0
-            for k in range(K)
-            for feature, weight, _ in strong(found, k)
-        )
+        against = (card.feature, True) in {
+            (j, w < 0) for k in range(K) for j, w, _ in found.features_of(k)[:6]
+        }
         low = sorted(range(N), key=lambda i: float(z[i, card.feature]))[: 4 * against]
         assert list(card.lowest) == low
         assert card.lowest_values == pytest.approx([float(z[i, card.feature]) for i in low])
@@ -280,6 +272,7 @@ def test_the_summary_counts_errors_in_words(found: HeadStudy) -> None:
     )
     text = said(errors=9, repairable=5, repairs=(replace(one, repaired=3, errors=5),))
     assert "repairs 5 of them (feature 4 repairs 3 of the 5 'ant' taken for 'bee')." in text
+    assert "4 repairs all 5 'ant'" in said(repairs=(replace(one, repaired=5, errors=5),))
     assert "1 error; the removal of no single feature repairs it." in said(errors=1, repairable=0, repairs=())
     assert "2 errors; the removal of no single feature repairs one" in said(
         errors=2, repairable=0, repairs=()
@@ -347,34 +340,6 @@ def test_the_networks_own_layer_is_compared_class_by_class(
     # A module alone does not say what its classes are called.
     assert study_head(net, head, features, images=images).dense_accuracy is None
     assert study_head(net, replace(head, class_names=()), features, images=images).dense_accuracy is not None
-
-
-@pytest.mark.parametrize(
-    ("names", "known"),
-    [
-        (("ant", "bee", "dog"), ("ant", "bee", "cow")),  # one is unknown
-        (("ant", "bee", "cow"), ("ant", "bee", "ant")),  # nobody knows which ant
-        (("ant", "bee", "cow"), ("ant, bee", "cow", "cat")),  # two are the same
-        (("ant", "bee", "cow"), ()),
-    ],
-)
-def test_other_classes_are_not_compared(
-    net: nn.Module, head: SparseHead, images: Tensor, names: tuple[str, ...], known: tuple[str, ...]
-) -> None:
-    named = replace(head, class_names=names)
-    assert dense_head(find_classifier(net, images), named, known) is None
-
-
-def test_folders_of_imagenet_are_known_by_their_numbers(head: SparseHead) -> None:
-    pytest.importorskip("timm")
-    network = nn.Sequential(nn.Flatten(), nn.Linear(D, 1000)).eval()
-    names = ("n02123045", "n01440764", "n15075141")  # tabby, tench, toilet tissue
-    named = replace(head, class_names=names)
-    dense = dense_head(find_classifier(network, torch.randn(2, D)), named, ("x",) * 1000)
-    assert dense is not None
-    last = network[1]
-    assert isinstance(last, nn.Linear)
-    assert torch.allclose(dense.weights, (last.weight[[281, 0, 999]] * head.std).float(), atol=1e-6)
 
 
 def test_a_binary_head_has_two_classes(net: nn.Module, features: Features, images: Tensor) -> None:
