@@ -30,9 +30,10 @@ def head_blocks(study: HeadStudy, page: Page) -> list[Block]:
     blocks = [
         Block("answer", "The answer", part("answer", _answer(study) | {"defs": gallery.definitions()})),
         Block("path", "How few features are enough", both("charts", _charts(study))),
-        Block("classes", "The features of each class", part("classes", classes)),
-        Block("decisions", _decisions_title(study), part("decisions", _decisions(study, gallery))),
     ]
+    if len(study.used):
+        blocks.append(Block("classes", "The features of each class", part("classes", classes)))
+    blocks.append(Block("decisions", _decisions_title(study), part("decisions", _decisions(study, gallery))))
     if study.repairs or study.shared:
         title = "What one feature does to several classes"
         blocks.append(Block("features", title, part("tables", _tables(study, gallery))))
@@ -97,8 +98,8 @@ def _notes(study: HeadStudy) -> list[dict[str, str]]:
         note("warn", "Nothing was held out.", text)
     if not len(study.used):
         text = (
-            f"It always answers {study.class_names[int(study.bias.argmax())]}, the commonest class where it was "
-            "fitted. Choose a head with more features per class."
+            f"It always answers {study.class_names[int(study.bias.argmax())]}, as a rule the commonest class. "
+            "Choose a head with more features per class."
         )
         note("warn", "This head uses no feature.", text)
     unseen = _named(study, study.class_samples == 0)
