@@ -67,7 +67,8 @@ def study_head(
         pictures: On each card.
         side: Of a picture, in pixels, at most.
         most_classes: With cards; those with the lowest accuracy where there are more.
-        most_errors: Shown, surest first; `CLOSE` right decisions follow them.
+        most_errors: Shown, surest first; of more, half of the places are for those that a single feature repairs.
+            `CLOSE` right decisions follow them.
 
     Raises:
         ValueError: Labels, rows, images or the model don't belong to the features; a head of numbers (gaussian).
@@ -93,7 +94,8 @@ def study_head(
     wrong = (seen.predicted[judged] != right).nonzero()[:, 0]
     accuracies, counts = _by_class(seen.predicted[judged] == right, right, head.classes)
     shared, mended = shared_features(head), repairs(head, some, right)
-    cases = _cases(head, some, right, seen.predicted[judged], most_errors)
+    repairable = {sample for one in mended for sample in one.samples}
+    cases = _cases(head, some, right, seen.predicted[judged], most_errors, repairable)
     carded = _carded(accuracies, most_classes)
     wanted = _wanted(head, carded, features_shown, cases, shared[:PAIRS], mended[:PAIRS])
     cards = tuple(seen.card(feature, against) for feature, against in wanted.items()) if gallery else ()
@@ -127,7 +129,7 @@ def study_head(
         cases=tuple(_at(case, int(judged[case.sample])) for case in cases),
         errors=len(wrong),
         repairs=tuple(_of_rows(one, judged) for one in mended[:PAIRS]),
-        repairable=len({sample for one in mended for sample in one.samples}),
+        repairable=len(repairable),
         model_name=loaded.name if loaded else "",
         classifier_name=classifier.name,
         model_digest=head.model_digest,
@@ -250,7 +252,9 @@ def _curve(path: SparsePath, head: SparseHead, features: Tensor, labels: Tensor)
     )
 
 
-def _cases(head: SparseHead, features: Tensor, labels: Tensor, predicted: Tensor, most: int) -> list[Case]:
+def _cases(
+    head: SparseHead, features: Tensor, labels: Tensor, predicted: Tensor, most: int, repairable: set[int]
+) -> list[Case]:
     """Errors, then right decisions that nearly weren't; samples are numbered as the features that are given."""
     margins = []
     for start in range(0, len(features), CHUNK):
@@ -260,12 +264,18 @@ def _cases(head: SparseHead, features: Tensor, labels: Tensor, predicted: Tensor
         rival = torch.where(got == label, others.argmax(1), label)
         margins.append((logits.gather(1, got[:, None]) - logits.gather(1, rival[:, None]))[:, 0])
     margin, wrong = torch.cat(margins), predicted != labels
-    errors = torch.where(wrong, margin, -torch.inf).argsort(descending=True, stable=True)
+    surest = torch.where(wrong, margin, -torch.inf).argsort(descending=True, stable=True)
+    errors = _shown(surest[: int(wrong.sum())].tolist(), most, repairable)
     close = torch.where(wrong, torch.inf, margin).argsort(stable=True)
-    chosen = (
-        errors[: min(most, int(wrong.sum()))].tolist() + close[: min(CLOSE, int((~wrong).sum()))].tolist()
-    )
+    chosen = errors + close[: min(CLOSE, int((~wrong).sum()))].tolist()
     return [_case(head, features[i], i, int(labels[i]), int(predicted[i])) for i in chosen]
+
+
+def _shown(errors: list[int], most: int, repairable: set[int]) -> list[int]:
+    """Of errors, surest first: half of the places for the surest, half for those that a feature repairs, if any."""
+    surest = (most + 1) // 2
+    others = sorted(errors[surest:], key=lambda sample: sample not in repairable)[: most - surest]
+    return [sample for sample in errors if sample in {*errors[:surest], *others}]
 
 
 def _case(head: SparseHead, row: Tensor, sample: int, label: int, predicted: int) -> Case:

@@ -223,7 +223,10 @@ def _decisions(study: HeadStudy, gallery: Gallery) -> dict[str, Any]:
         text = f"{shown}, the surest first, with the largest contributions to each."
     if left:
         mended = study.repairable - sum(bool(case.repairs) for case in wrong)
-        text += f" Of the {left:,} that are not shown, one feature repairs {mended:,}."
+        text += (
+            " Half of them are the surest of all; the others are those that a single feature repairs, as far as there "
+            f"are such. Of the {left:,} that are not shown, {mended:,} would be repaired like that."
+        )
     return {
         "text": text,
         "errors": [gallery.case(case) for case in wrong],

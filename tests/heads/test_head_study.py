@@ -7,10 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from pyinterp.features import Features, extract_features
@@ -25,7 +23,7 @@ from pyinterp.heads import (
 )
 from pyinterp.heads.audit import Repair
 from pyinterp.heads.head_study import HeadStudy
-from pyinterp.heads.study import CLOSE, SHARES, study_head
+from pyinterp.heads.study import CLOSE, SHARES, _shown, study_head
 from pyinterp.heads.validation import held_rows
 from pyinterp.models.images import load_images
 from pyinterp.models.zoo import LoadedModel
@@ -192,6 +190,23 @@ def test_cases_are_the_errors_and_the_closest_calls(
     assert any(case.repairs for case in errors)
 
 
+def test_of_many_errors_some_that_can_be_repaired_are_shown(
+    found: HeadStudy, net: nn.Module, features: Features, rows: Tensor, head: SparseHead
+) -> None:
+    errors = [case for case in found.cases if not case.right]
+    order, repairable = [case.sample for case in errors], {case.sample for case in errors if case.repairs}
+    moved = 0
+    for most in range(1, len(errors)):
+        few = study_head(net, head, features, rows=rows, most_errors=most)
+        shown = [case.sample for case in few.cases if not case.right]
+        assert shown == _shown(order, most, repairable) and len(shown) == most
+        moved += shown != order[:most]
+    assert moved
+    assert _shown([5, 3, 9, 1], 3, {5, 1}) == [5, 3, 1]
+    assert _shown([5, 3, 9, 1], 3, {5, 3}) == [5, 3, 9]  # none of the others can be repaired
+    assert (_shown([5, 3], 1, {3}), _shown([5, 3], 0, {3})) == ([5], [])
+
+
 def test_repairs_and_shared_features_are_those_of_the_audit(
     found: HeadStudy, features: Features, rows: Tensor, head: SparseHead
 ) -> None:
@@ -302,36 +317,10 @@ def test_few_classes_and_errors_are_shown_where_few_are_asked(
     assert found.carded == tuple(sorted(worst))
 
 
-@pytest.mark.parametrize("kind", ["tensor", "set", "list", "paths", "folder"])
-def test_pictures_come_from_whatever_the_features_came_from(
-    net: nn.Module, features: Features, images: Tensor, tmp_path: Path, kind: str, head: SparseHead
-) -> None:
-    pixels = (images * 255).round().byte()
-    pictures = [Image.fromarray(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in pixels]
-    paths = [tmp_path / f"{i}.png" for i in range(N)]
-    for picture, path in zip(pictures, paths, strict=True):
-        picture.save(path)
-    given: Any = {
-        "tensor": pixels.float() / 255,
-        "set": load_images(pixels.float() / 255, to_tensor),
-        "list": pictures,
-        "paths": paths,
-        "folder": tmp_path,
-    }[kind]
-    named = replace(features, names=tuple(path.name for path in paths))
-    found = study_head(net, head, named, images=given, preprocess=to_tensor, side=24)
-    expected = pixels[[sample.number for sample in found.samples]]
-    assert torch.equal(found.pictures, expected)
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
 def test_the_networks_own_layer_is_compared_class_by_class(
     net: nn.Module, features: Features, images: Tensor, head: SparseHead
 ) -> None:
-    loaded = LoadedModel("net", net, to_tensor, ("Cow, calf", "bee", "ANT"), (3, 12, 24))  # type: ignore[arg-type]
+    loaded = LoadedModel("net", net, None, ("Cow, calf", "bee", "ANT"), (3, 12, 24))  # type: ignore[arg-type]
     found = study_head(loaded, head, features, images=images)
     with torch.no_grad():
         answers = net(images)[:, [2, 1, 0]].argmax(1)

@@ -194,7 +194,7 @@ def test_errors_come_with_what_repairs_them(tmp_path: Path) -> None:
     assert "Without features 2, 5, 7 and 8, it would be taken for" in plain(near)
     hidden = section(page(tmp_path, a_study(errors=4, repairable=3)), "decisions")
     assert "1 of 4 errors, the surest first" in hidden
-    assert "Of the 3 that are not shown, one feature repairs 2." in hidden
+    assert "Of the 3 that are not shown, 2 would be repaired like that." in hidden
 
 
 def test_the_words_for_what_turns_a_decision(tmp_path: Path) -> None:
