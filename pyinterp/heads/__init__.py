@@ -15,6 +15,7 @@ from pyinterp.heads.reading import (
     single_repairs,
     smallest_flip,
     smallest_flips,
+    smallest_repair,
 )
 from pyinterp.heads.refit import exactly, refit
 from pyinterp.heads.scored_words import TopWords
@@ -59,6 +60,7 @@ __all__ = [
     "single_repairs",
     "smallest_flip",
     "smallest_flips",
+    "smallest_repair",
     "study_head",
     "suspects",
     "top_k_accuracy",

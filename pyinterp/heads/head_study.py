@@ -29,6 +29,7 @@ class PathCurve:
         kkt: (P,) float64.
         converged: (P,) bool.
         point: The chosen one; None if the head is none of them as it is (refitted, pruned, edited).
+        densest_accuracy: Of the head with the most features, on the samples that are judged.
     """
 
     lambdas: Tensor
@@ -38,6 +39,7 @@ class PathCurve:
     kkt: Tensor
     converged: Tensor
     point: int | None
+    densest_accuracy: float
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,8 @@ class FeatureCard:
         places: (T or fewer, h, w) float32: where in the first samples it comes from, in its own unit; empty if unknown.
         visual: (3, H, W) uint8, a picture that was made to raise it; empty if there is none.
         visual_value: z on that picture, or None.
+        lowest: Rows in which it is smallest, smallest first; only if it speaks against a class that shows it.
+        lowest_values: z there.
     """
 
     feature: int
@@ -91,6 +95,8 @@ class FeatureCard:
     places: Tensor
     visual: Tensor
     visual_value: float | None = None
+    lowest: tuple[int, ...] = ()
+    lowest_values: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ class Case:
         bias: Difference of the biases.
         contributions: The largest shares.
         rest: Sum of the shares that are not listed.
-        flip: The fewest features without which the decision is another (for an error: the label overtakes).
+        flip: The fewest features without which a right decision is another; few without which an error is right.
         repairs: Of an error: features each of whose removal alone makes it right, the clearest first.
     """
 
@@ -245,20 +251,31 @@ class HeadStudy:
         if self.origin.get("converged") is False:
             lines.append(f"It is not optimal: KKT violation {self.origin['kkt']:.1e}.")
         if self.errors:
-            words = f"{self.errors} errors; the removal of a single feature repairs {self.repairable} of them"
-            if self.repairs:
-                best = self.repairs[0]
-                pair = f"{self.class_names[best.label]} taken for {self.class_names[best.predicted]}"
-                words += f" (feature {best.feature}: {best.repaired} of {best.errors} of {pair})"
-            lines.append(f"{words}.")
+            lines.append(self._errors_in_words())
+        if not len(self.used):
+            only = self.class_names[int(self.bias.argmax())]
+            return "\n".join([*lines, f"It uses no feature: it always answers {only}."])
         for class_ in self.carded[:CLASSES]:
-            told = [f"{feature} ({weight:+.2f})" for feature, weight, _ in self.features_of(class_)[:NAMED]]
+            told = [f"{feature} ({weight:+.3g})" for feature, weight, _ in self.features_of(class_)[:NAMED]]
             lines.append(
                 f"{self.class_names[class_]}: {'features ' + ', '.join(told) if told else 'no feature'}."
             )
         if classes > CLASSES:
             lines.append(f"... and {classes - CLASSES} more classes.")
         return "\n".join(lines)
+
+    def _errors_in_words(self) -> str:
+        alone = self.errors == 1
+        counted = "1 error" if alone else f"{self.errors} errors"
+        if not self.repairs:
+            return f"{counted}; the removal of no single feature repairs {'it' if alone else 'one of them'}."
+        best = self.repairs[0]
+        share = "all" if best.repaired == best.errors else f"{best.repaired} of the"
+        share = f"{share} {best.errors}" if best.errors > 1 else "the one"
+        pair = f"'{self.class_names[best.label]}' taken for '{self.class_names[best.predicted]}'"
+        which = "it" if alone else f"{self.repairable} of them"
+        told = f"{counted}; the removal of a single feature repairs {which}"
+        return f"{told} (feature {best.feature} repairs {share} {pair})."
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write ``path.safetensors`` and ``path.json``.
@@ -308,7 +325,7 @@ def _build(plain: dict[str, Any], tensors: dict[str, Tensor]) -> HeadStudy:
 
     cards = []
     for i, card in enumerate(plain["cards"]):
-        known = {**card, "samples": tuple(card["samples"]), "values": tuple(card["values"])}
+        known = _tuples(card, "samples", "values", "lowest", "lowest_values")
         cards.append(FeatureCard(**known, **own(f"cards.{i}.")))
     curve = plain["curve"]
     nested: dict[str, Any] = {

@@ -52,19 +52,21 @@ class Margin:
 
 @dataclass(frozen=True)
 class Flip:
-    """A smallest set of features whose removal turns a decision.
+    """Few features whose removal turns a decision.
 
     Attributes:
         features: What is set to its average, the largest share first.
         before: The class before.
         after: The class after.
         rival: The class that overtakes the one before; `after`, unless a third is above both.
+        smallest: Whether it is proven that no smaller set does it.
     """
 
     features: tuple[int, ...]
     before: int
     after: int
     rival: int
+    smallest: bool = True
 
 
 def contributions(
@@ -188,19 +190,52 @@ def single_repairs(head: SparseHead, features: Tensor, label: int | str) -> list
     Raises:
         ValueError: There is no such class, or it is the predicted one; several samples, or a head of numbers.
     """
-    require_classes("single_repairs", head)
-    right = head.class_number(label)
-    support = Support.of(head)
-    z = head.standardise(_one("single_repairs", features), "single_repairs").double()
-    logits = support.logits(z)
-    if int(logits.argmax()) == right:
-        fix = "Nothing is to be repaired; smallest_flip tells what holds the decision."
-        raise ValueError(
-            explain("single_repairs", "a misclassified sample", f"one of {head.name(right)}", fix)
-        )
+    support, z, logits, right = _error("single_repairs", head, features, label)
     _, found, lead = support.repairs(z, logits, torch.tensor([right]))
     ranked = sorted(zip(found.tolist(), lead.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
     return [feature for feature, _ in ranked]
+
+
+def smallest_repair(head: SparseHead, features: Tensor, label: int | str) -> Flip | None:
+    """Few features whose removal gives one misclassified sample its right class.
+
+    All single features and all pairs are tried; larger sets are grown greedily. `Flip.smallest` tells whether a smaller
+    one is ruled out: always up to three features, and for more where some class alone needs as many to fall below.
+
+    Args:
+        head: Multinomial or binary.
+        features: (d,).
+        label: The right class, which is above all others without these features.
+
+    Returns:
+        None if no set was found; where several classes are above the label, a large one may be missed.
+
+    Raises:
+        ValueError: There is no such class, or it is the predicted one; several samples, or a head of numbers.
+    """
+    support, z, logits, right = _error("smallest_repair", head, features, label)
+    found = support.repairing(z, logits, right)
+    if found is None:
+        return None
+    top = int(logits.argmax())
+    shares = (support.weights[top] - support.weights[right]) * z[0]
+    ranked = sorted(found[0], key=lambda feature: -float(shares[feature]))
+    return Flip(tuple(ranked), top, right, right, found[1])
+
+
+def _error(
+    where: str, head: SparseHead, features: Tensor, label: int | str
+) -> tuple[Support, Tensor, Tensor, int]:
+    """One misclassified sample: support, z (1, d), logits (1, K) and its right class."""
+    require_classes(where, head)
+    right = head.class_number(label)
+    support = Support.of(head)
+    z = head.standardise(_one(where, features), where).double()
+    logits = support.logits(z)
+    if int(logits.argmax()) == right:
+        fix = "Nothing is to be repaired; smallest_flip tells what holds the decision."
+        raise ValueError(explain(where, "a misclassified sample", f"one of {head.name(right)}", fix))
+    return support, z, logits, right
 
 
 def _some_flips(support: Support, z: Tensor, rival: int | None) -> list[Flip | None]:

@@ -130,6 +130,68 @@ class Support:
         good = lead > _least_lead(logits)[rows]
         return rows[good], features[good], lead[good]
 
+    def repairing(self, z: Tensor, logits: Tensor, label: int) -> tuple[list[int], bool] | None:
+        """Few features whose removal gives one misclassified sample its label, all other classes strictly below.
+
+        To pass one class, the fewest are those that add most to the label's lead over it: no set is smaller than the
+        largest of these counts. Single features and pairs are all tried; larger sets grow by the feature that takes
+        most off what the label lacks, summed over the classes that are not below it. (Growing by the label's smallest
+        lead gets stuck more often, where two classes are above it and no feature lowers both.)
+
+        Args:
+            z: (1, d).
+            logits: (1, K), the largest not at the label.
+            label: The right class.
+
+        Returns:
+            The features, and whether no smaller set does it; None if none was found.
+        """
+        used = ((self.columns != 0).any(1) & (z[0] != 0)).nonzero()[:, 0]
+        gain = (self.columns[used] - self.columns[used, label, None]) * z[0, used, None]
+        lead = logits[0, label] - logits[0] - _least_lead(logits)
+        others = torch.arange(len(lead)) != label
+        gain, lead = gain[:, others], lead[others]
+        most = gain.clamp_min(0).sort(dim=0, descending=True).values.cumsum_(0)
+        bound = int((lead + most <= 0).sum(0).max()) + 1
+        if bound > len(used):
+            return None
+        chosen = _single(gain, lead) if bound == 1 else []
+        if not chosen and bound <= 2:
+            chosen = _pair(gain, lead)
+        chosen = chosen or _grown(gain, lead)
+        return (used[chosen].tolist(), len(chosen) <= max(3, bound)) if chosen else None
+
+
+def _single(gain: Tensor, lead: Tensor) -> list[int]:
+    slack, best = (lead + gain).amin(1).max(0)
+    return [int(best)] if slack > 0 else []
+
+
+def _pair(gain: Tensor, lead: Tensor) -> list[int]:
+    """The pair of rows of gain (U, K) that lifts all leads (K,) above 0, the smallest by most; [] if there is none."""
+    first, *rest = lead.argsort().tolist()  # the class that is furthest ahead leaves the fewest pairs
+    slack = lead[first] + gain[:, None, first] + gain[None, :, first]
+    pairs = (slack > 0).triu(1).nonzero()
+    slack = slack[pairs[:, 0], pairs[:, 1]]
+    for k in rest:
+        slack = torch.minimum(slack, lead[k] + gain[pairs, k].sum(1))
+        pairs, slack = pairs[slack > 0], slack[slack > 0]
+    return pairs[slack.argmax()].tolist() if len(pairs) else []
+
+
+def _grown(gain: Tensor, lead: Tensor) -> list[int]:
+    """Rows of gain (U, K) that together lift all leads (K,) above 0, taken one by one; [] where that gets stuck."""
+    chosen: list[int] = []
+    while (lead <= 0).any():
+        left = (lead + gain).clamp_max(0).sum(1)
+        left[chosen] = -torch.inf
+        best = int(left.argmax())
+        if left[best] <= lead.clamp_max(0).sum():
+            return []
+        chosen.append(best)
+        lead = lead + gain[best]
+    return chosen
+
 
 def _least_lead(logits: Tensor) -> Tensor:
     """(n, K) -> (n,): differences of logits that the order of their sums may make."""

@@ -17,7 +17,7 @@ from pyinterp.heads.gallery import Gallery, no_pictures
 from pyinterp.heads.head import SparseHead
 from pyinterp.heads.head_study import Case, FeatureCard, HeadStudy, PathCurve, Sample, TopAccuracy
 from pyinterp.heads.labels import labels_for
-from pyinterp.heads.reading import explain_margin, single_repairs, smallest_flip
+from pyinterp.heads.reading import explain_margin, single_repairs, smallest_flip, smallest_repair
 from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.models.classifier import find_classifier
 from pyinterp.models.identity import model_digest
@@ -31,7 +31,7 @@ COUNTS = (1, 2, 3, 5, 10, 20, 50)
 CLOSE = 4
 """Right decisions with a small margin that are shown."""
 SHARES = 5
-"""Contributions that are listed of a margin."""
+"""Contributions that are listed of a margin, and features with cards of what turns a decision."""
 PAIRS = 12
 """Pairs of classes that share a feature, and kinds of repairs, whose features get cards."""
 
@@ -68,7 +68,8 @@ def study_head(
         pictures: On each card.
         side: Of a picture, in pixels, at most.
         most_classes: With cards; those with the lowest accuracy where there are more.
-        most_errors: Shown, surest first; `CLOSE` right decisions follow them.
+        most_errors: Shown, surest first; of more, half of the places are for those that a single feature repairs.
+            `CLOSE` right decisions follow them.
 
     Raises:
         ValueError: Labels, rows, images or the model don't belong to the features; a head of numbers (gaussian).
@@ -94,11 +95,13 @@ def study_head(
     wrong = (seen.predicted[judged] != right).nonzero()[:, 0]
     accuracies, counts = _by_class(seen.predicted[judged] == right, right, head.classes)
     shared, mended = shared_features(head), repairs(head, some, right)
-    cases = _cases(head, some, right, seen.predicted[judged], most_errors)
+    repairable = {sample for one in mended for sample in one.samples}
+    cases = _cases(head, some, right, seen.predicted[judged], most_errors, repairable)
     carded = _carded(accuracies, most_classes)
     wanted = _wanted(head, carded, features_shown, cases, shared[:PAIRS], mended[:PAIRS])
-    cards = tuple(seen.card(feature) for feature in wanted) if gallery else ()
-    shown = sorted({row for card in cards for row in card.samples} | {int(judged[c.sample]) for c in cases})
+    cards = tuple(seen.card(feature, against) for feature, against in wanted.items()) if gallery else ()
+    on_cards = {row for card in cards for row in card.samples + card.lowest}
+    shown = sorted(on_cards | {int(judged[case.sample]) for case in cases})
     weights, bias = head.rows
     counts_k = [count for count in COUNTS if count <= values.shape[1]]
     class_names = tuple(head.name(k) for k in range(head.classes))
@@ -117,7 +120,7 @@ def study_head(
         top=_top(head, some, right, counts_k),
         dense_accuracy=None if dense is None else dense.accuracy(some, right),
         dense_top=() if dense is None else _top(dense, some, right, counts_k),
-        curve=None if path is None else _curve(path, head),
+        curve=None if path is None else _curve(path, head, some, right),
         cards=cards,
         samples=tuple(Sample(row, names[row], int(given[row]), int(seen.predicted[row])) for row in shown),
         pictures=gallery.pictures(shown, side) if gallery else no_pictures(),
@@ -127,7 +130,7 @@ def study_head(
         cases=tuple(_at(case, int(judged[case.sample])) for case in cases),
         errors=len(wrong),
         repairs=tuple(_of_rows(one, judged) for one in mended[:PAIRS]),
-        repairable=len({sample for one in mended for sample in one.samples}),
+        repairable=len(repairable),
         model_name=loaded.name if loaded else "",
         classifier_name=classifier.name,
         model_digest=head.model_digest,
@@ -144,45 +147,48 @@ class _Seen:
         predicted: (N,).
         used: (U,) features of the head.
         typical: (K, U) mean z by class.
-        best: (T, U) rows in which each feature is largest.
-        values: (T, U) z there.
+        largest: z where each feature is largest, and these rows, both (T, U).
+        smallest: Likewise.
     """
 
     predicted: Tensor
     used: Tensor
     typical: Tensor
-    best: Tensor
-    values: Tensor
+    largest: tuple[Tensor, Tensor]
+    smallest: tuple[Tensor, Tensor]
 
-    def card(self, feature: int) -> FeatureCard:
-        """Without places and picture of its own."""
+    def card(self, feature: int, against: bool) -> FeatureCard:
+        """Without places and picture of its own; where it is smallest only if it speaks against a class."""
         place = int((self.used == feature).nonzero()[0, 0])
-        nowhere = torch.zeros(0, 0, 0)
-        return FeatureCard(
-            feature,
-            tuple(self.best[:, place].tolist()),
-            tuple(self.values[:, place].tolist()),
-            nowhere,
-            torch.zeros(3, 0, 0, dtype=torch.uint8),
-        )
+        values, samples = (tuple(part[:, place].tolist()) for part in self.largest)
+        low, lowest = (tuple(part[:, place].tolist()) if against else () for part in self.smallest)
+        nowhere, nothing = torch.zeros(0, 0, 0), torch.zeros(3, 0, 0, dtype=torch.uint8)
+        return FeatureCard(feature, samples, values, nowhere, nothing, lowest=lowest, lowest_values=low)
 
 
 def _look(head: SparseHead, values: Tensor, labels: Tensor, pictures: int) -> _Seen:
     used, (weights, bias) = head.features_used, head.rows
     predicted, sums = [], torch.zeros(head.classes, len(used), dtype=torch.float64)
-    best = torch.zeros(0, len(used), dtype=torch.int64)
-    largest = torch.zeros(0, len(used))
+    largest = smallest = torch.zeros(0, len(used)), torch.zeros(0, len(used), dtype=torch.int64)
     for start in range(0, len(values), CHUNK):
         z = head.standardise(values[start : start + CHUNK], WHERE)
         predicted.append(torch.addmm(bias, z, weights.T).argmax(1))
         z = z[:, used]
         sums.index_add_(0, labels[start : start + CHUNK], z.double())
         rows = torch.arange(start, start + len(z))[:, None].expand_as(z)
-        largest, best = torch.cat([largest, z]), torch.cat([best, rows])
-        order = largest.argsort(dim=0, descending=True, stable=True)[:pictures]
-        largest, best = largest.gather(0, order), best.gather(0, order)
+        largest = _first(largest, z, rows, pictures, descending=True)
+        smallest = _first(smallest, z, rows, pictures, descending=False)
     counts = torch.bincount(labels, minlength=head.classes).clamp_min(1)
-    return _Seen(torch.cat(predicted), used, (sums / counts[:, None]).float(), best, largest)
+    return _Seen(torch.cat(predicted), used, (sums / counts[:, None]).float(), largest, smallest)
+
+
+def _first(
+    kept: tuple[Tensor, Tensor], z: Tensor, rows: Tensor, count: int, descending: bool
+) -> tuple[Tensor, Tensor]:
+    """The first of what was kept and what is new, by value: values and rows (count, U)."""
+    values, places = torch.cat([kept[0], z]), torch.cat([kept[1], rows])
+    order = values.argsort(dim=0, descending=descending, stable=True)[:count]
+    return values.gather(0, order), places.gather(0, order)
 
 
 def _parts(
@@ -216,7 +222,7 @@ def _top(
     return tuple(TopAccuracy(count, only, without) for count, (only, without) in found.items())
 
 
-def _curve(path: SparsePath, head: SparseHead) -> PathCurve:
+def _curve(path: SparsePath, head: SparseHead, features: Tensor, labels: Tensor) -> PathCurve:
     point = head.origin.get("point")
     same = point is not None and point < len(path) and torch.equal(path.weights[point], head.weights)
     return PathCurve(
@@ -227,10 +233,13 @@ def _curve(path: SparsePath, head: SparseHead) -> PathCurve:
         path.kkt,
         path.converged,
         point if same else None,
+        path.select(point=int(path.features_per_class.argmax())).accuracy(features, labels),
     )
 
 
-def _cases(head: SparseHead, features: Tensor, labels: Tensor, predicted: Tensor, most: int) -> list[Case]:
+def _cases(
+    head: SparseHead, features: Tensor, labels: Tensor, predicted: Tensor, most: int, repairable: set[int]
+) -> list[Case]:
     """Errors, then right decisions that nearly weren't; samples are numbered as the features that are given."""
     margins = []
     for start in range(0, len(features), CHUNK):
@@ -240,12 +249,18 @@ def _cases(head: SparseHead, features: Tensor, labels: Tensor, predicted: Tensor
         rival = torch.where(got == label, others.argmax(1), label)
         margins.append((logits.gather(1, got[:, None]) - logits.gather(1, rival[:, None]))[:, 0])
     margin, wrong = torch.cat(margins), predicted != labels
-    errors = torch.where(wrong, margin, -torch.inf).argsort(descending=True, stable=True)
+    surest = torch.where(wrong, margin, -torch.inf).argsort(descending=True, stable=True)
+    errors = _shown(surest[: int(wrong.sum())].tolist(), most, repairable)
     close = torch.where(wrong, torch.inf, margin).argsort(stable=True)
-    chosen = (
-        errors[: min(most, int(wrong.sum()))].tolist() + close[: min(CLOSE, int((~wrong).sum()))].tolist()
-    )
+    chosen = errors + close[: min(CLOSE, int((~wrong).sum()))].tolist()
     return [_case(head, features[i], i, int(labels[i]), int(predicted[i])) for i in chosen]
+
+
+def _shown(errors: list[int], most: int, repairable: set[int]) -> list[int]:
+    """Of errors, surest first: half of the places for the surest, half for those that a feature repairs, if any."""
+    surest = (most + 1) // 2
+    others = sorted(errors[surest:], key=lambda sample: sample not in repairable)[: most - surest]
+    return [sample for sample in errors if sample in {*errors[:surest], *others}]
 
 
 def _case(head: SparseHead, row: Tensor, sample: int, label: int, predicted: int) -> Case:
@@ -260,7 +275,7 @@ def _case(head: SparseHead, row: Tensor, sample: int, label: int, predicted: int
         bias=told.bias,
         contributions=told.contributions[:SHARES],
         rest=sum(one.share for one in told.contributions[SHARES:]),
-        flip=smallest_flip(head, row, label if wrong else None),
+        flip=smallest_repair(head, row, label) if wrong else smallest_flip(head, row),
         repairs=tuple(single_repairs(head, row, label)) if wrong else (),
     )
 
@@ -277,17 +292,20 @@ def _wanted(
     each: int,
     cases: Sequence[Case],
     *pairs: Sequence[Any],
-) -> list[int]:
-    """The features that get cards."""
+) -> dict[int, bool]:
+    """The features that get cards, rising, and whether they speak against a class that shows them."""
     weights, _ = head.rows
     found = {one.feature for some in pairs for one in some}
     found |= {one.feature for case in cases for one in case.contributions}
-    found |= {feature for case in cases for feature in case.repairs[:1]}
+    found |= {feature for case in cases for feature in case.repairs[:SHARES]}
+    found |= {feature for case in cases if case.flip for feature in case.flip.features[:SHARES]}
+    against = set()
     for class_ in classes:
-        row = weights[class_].abs()
-        top = row.argsort(descending=True, stable=True)[:each]
-        found |= set(top[row[top] > 0].tolist())
-    return sorted(found)
+        row = weights[class_]
+        top = row.abs().argsort(descending=True, stable=True)[:each]
+        found |= set(top[row[top] != 0].tolist())
+        against |= set(top[row[top] < 0].tolist())
+    return {feature: feature in against for feature in sorted(found)}
 
 
 def _at(case: Case, row: int) -> Case:

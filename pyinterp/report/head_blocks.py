@@ -7,31 +7,39 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pyinterp.report.head_cards import Gallery, signed
+from pyinterp.report.head_features import class_cards, other_cards
 from pyinterp.report.page import NAMES, Block, Page, fragment
 from pyinterp.report.plots import Series, line_chart, number, percent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pyinterp.heads.head_study import HeadStudy, PathCurve
 
-OPEN = 6  # classes whose cards are unfolded
-STRONG = 6  # features of a class in pictures; the others are listed
-WEAK = 30
 LOSS = 0.05  # below the network's own layer: told as a warning
+ENOUGH = 30  # samples, before a comparison is praised
+NAMED = 5  # classes in a sentence
 
 
 def head_blocks(study: HeadStudy, page: Page) -> list[Block]:
     """The sections for one sparse head."""
     gallery = Gallery(study)
     part, both = partial(fragment, "head.html"), partial(fragment, "shared.html")
+    # Features are linked to where they are shown first: the cards come before all that mentions them.
+    classes, others = class_cards(study, gallery), other_cards(study, gallery)
     blocks = [
         Block("answer", "The answer", part("answer", _answer(study) | {"defs": gallery.definitions()})),
         Block("path", "How few features are enough", both("charts", _charts(study))),
-        Block("classes", "The features of each class", part("classes", _classes(study, gallery))),
-        Block("decisions", _decisions_title(study), part("decisions", _decisions(study, gallery))),
     ]
+    if len(study.used):
+        blocks.append(Block("classes", "The features of each class", part("classes", classes)))
+    blocks.append(Block("decisions", _decisions_title(study), part("decisions", _decisions(study, gallery))))
     if study.repairs or study.shared:
         title = "What one feature does to several classes"
         blocks.append(Block("features", title, part("tables", _tables(study, gallery))))
+    if others["features"]:
+        title = "Other features that decide" + (" errors" if study.errors else "")
+        blocks.append(Block("others", title, part("others", others)))
     return [
         *blocks,
         Block("settings", "Settings and provenance", both("settings", _settings(study)), late=True),
@@ -40,34 +48,41 @@ def head_blocks(study: HeadStudy, page: Page) -> list[Block]:
 
 def head_headline(study: HeadStudy, page: Page) -> str:
     """What was found, as the heading of the page."""
+    right = f"{percent(study.accuracy)} right on {_judged(study)}"
+    if not len(study.used):
+        return f"A head of {_model(study)} that uses no feature: {right}"
     few, classes = number(study.features_per_class, 2), len(study.weights)
     told = f"{few} {'feature' if few == '1' else 'features'} per class tell {classes} classes apart"
-    return f"{told} in {_model(study)}, on {percent(study.accuracy)} of the samples"
+    return f"{told} in {_model(study)}: {right}"
 
 
 def _answer(study: HeadStudy) -> dict[str, Any]:
     classes, used = len(study.weights), len(study.used)
     sentence = (
         f"A last layer that reads {number(study.features_per_class)} features per class, {used:,} of the "
-        f"{study.width:,} that {_model(study)} has, gives {percent(study.accuracy)} of {study.judged:,} samples "
+        f"{study.width:,} that {_model(study)} has, gives {percent(study.accuracy)} of {_judged(study)} "
         f"their right class out of {classes}."
     )
     low, high = _wilson(study.accuracy, study.judged)
-    kind = "held-out samples" if study.held_out else "samples"
     tiles = [
         _tile("Per class", number(study.features_per_class), "features in the mean"),
         _tile("In use", f"{used:,}", f"of {study.width:,} features"),
         _tile(
-            "Accuracy",
+            f"Accuracy on {_judged(study)}",
             percent(study.accuracy),
-            f"on {study.judged:,} {kind}; 95\u202f%: {percent(low, 2)} to {percent(high, 2)}",
+            f"95\u202f%: {percent(low, 2)} to {percent(high, 2)}",
         ),
     ]
     if study.dense_accuracy is not None:
-        detail = f"the network's own layer, {study.width:,} features per class"
+        detail = f"the network's own layer, {study.width:,} features per class, on the same samples"
         tiles.append(_tile("Dense", percent(study.dense_accuracy), detail))
+    elif study.curve is not None:
+        most = float(study.curve.features_per_class.max())
+        if most > study.features_per_class:
+            detail = f"the path's densest head, {number(most)} features per class, on the same samples"
+            tiles.append(_tile("Densest", percent(study.curve.densest_accuracy), detail))
     if study.errors:
-        text = f"of {study.errors:,} errors become right when one feature is taken away"
+        text = f"of {_errors(study.errors)}: right when one feature is taken away"
         tiles.append(_tile("Repaired", f"{study.repairable:,}", text))
     return {"sentence": sentence, "notes": _notes(study), "tiles": tiles}
 
@@ -81,6 +96,16 @@ def _notes(study: HeadStudy) -> list[dict[str, str]]:
     if not study.held_out:
         text = "The accuracy is that on the samples the head was fitted to; on others it may be lower."
         note("warn", "Nothing was held out.", text)
+    if not len(study.used):
+        text = (
+            f"It always answers {study.class_names[int(study.bias.argmax())]}, as a rule the commonest class. "
+            "Choose a head with more features per class."
+        )
+        note("warn", "This head uses no feature.", text)
+    unseen = _named(study, study.class_samples == 0)
+    if unseen:
+        kind = "held-out sample" if study.held_out else "sample"
+        note("warn", f"No {kind} of: {unseen}.", "Nothing here tells how well these classes are recognised.")
     if study.origin.get("converged") is False:
         text = f"The head misses its optimum by a KKT violation of {number(study.origin['kkt'])}."
         note("warn", "The solver has not converged.", text)
@@ -89,15 +114,29 @@ def _notes(study: HeadStudy) -> list[dict[str, str]]:
         text = f"The network's own layer is right on {percent(study.dense_accuracy)} of the same samples."
         if lost > LOSS:
             note("warn", f"{number(100 * lost, 2)} points are lost.", text)
-        else:
+        elif study.judged >= ENOUGH:
             note(
                 "good", "As good as the dense layer." if lost > 0 else "No worse than the dense layer.", text
             )
-    idle = [study.class_names[k] for k in (study.weights == 0).all(1).nonzero()[:, 0].tolist()]
-    if idle and len(study.weights) > 2:
-        named = ", ".join(idle[:5]) + (", ..." if len(idle) > 5 else "")
-        note("warn", "Some classes use no feature.", f"They are what is left: {named}.")
+    idle = _named(study, (study.weights == 0).all(1))
+    if idle and len(study.used) and len(study.weights) > 2:
+        note("warn", "Some classes use no feature.", f"They are what is left: {idle}.")
     return notes
+
+
+def _named(study: HeadStudy, which: Tensor) -> str:
+    """The classes that a mask (K,) marks, the first few by name."""
+    names = [study.class_names[k] for k in which.nonzero()[:, 0].tolist()]
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def _judged(study: HeadStudy) -> str:
+    kind = "held-out sample" if study.held_out else "sample"
+    return f"{study.judged:,} {kind}{'' if study.judged == 1 else 's'}"
+
+
+def _errors(count: int) -> str:
+    return f"{count:,} error{'' if count == 1 else 's'}"
 
 
 def _charts(study: HeadStudy) -> dict[str, Any]:
@@ -170,54 +209,6 @@ def _path_chart(study: HeadStudy, curve: PathCurve) -> Any:
     )
 
 
-def _classes(study: HeadStudy, gallery: Gallery) -> dict[str, Any]:
-    text = "The strongest first. A weight is per standard deviation of its feature: it adds to the class's score where "
-    text += "the feature is above its average." + gallery.legend()
-    left = len(study.weights) - len(study.carded)
-    if left:
-        text += f" Shown are the {len(study.carded)} classes with the lowest accuracy; {left} more are not."
-    largest = float(study.weights.abs().max()) or 1.0
-    cards = [_class(study, gallery, k, largest, i < OPEN) for i, k in enumerate(study.carded)]
-    return {"text": text, "classes": cards}
-
-
-def _class(study: HeadStudy, gallery: Gallery, class_: int, largest: float, is_open: bool) -> dict[str, Any]:
-    features = study.features_of(class_)
-    strong, weak = features[:STRONG], features[STRONG:]
-    listed = ", ".join(f"{feature} ({signed(weight)})" for feature, weight, _ in weak[:WEAK])
-    count, accuracy = int(study.class_samples[class_]), float(study.class_accuracy[class_])
-    told = f"{len(features)} {'feature' if len(features) == 1 else 'features'}"
-    if count:
-        told += f" · {percent(accuracy)} of {count:,} {'sample' if count == 1 else 'samples'} right"
-    return {
-        "name": study.class_names[class_],
-        "told": told,
-        "open": is_open,
-        "features": [
-            {
-                "name": f"Feature {feature}",
-                "anchor": gallery.anchor(feature),
-                "weight": signed(weight),
-                "role": "minus" if weight < 0 else "plus",
-                "share": f"{abs(weight) / largest:.4f}",
-                "typical": f"{signed(typical, 2)} σ in the mean of this class",
-                "others": _others(study, feature, class_),
-                "strip": gallery.strip(feature, class_),
-            }
-            for feature, weight, typical in strong
-        ],
-        "weak": f"and {len(weak)} weaker: {listed}{', ...' if len(weak) > WEAK else ''}" if weak else "",
-    }
-
-
-def _others(study: HeadStudy, feature: int, class_: int) -> str:
-    column = study.weights[:, study.used == feature][:, 0]
-    order = column.abs().argsort(descending=True, stable=True).tolist()
-    users = [k for k in order if k != class_ and float(column[k]) != 0]
-    named = ", ".join(f"{study.class_names[k]} ({signed(float(column[k]), 2)})" for k in users[:3])
-    return f"also: {named}{', ...' if len(users) > 3 else ''}" if users else ""
-
-
 def _decisions_title(study: HeadStudy) -> str:
     return "Errors, and what would repair them" if study.errors else "The closest decisions"
 
@@ -225,9 +216,17 @@ def _decisions_title(study: HeadStudy) -> str:
 def _decisions(study: HeadStudy, gallery: Gallery) -> dict[str, Any]:
     wrong = [case for case in study.cases if not case.right]
     close = [case for case in study.cases if case.right]
-    text = f"No error among the {study.judged:,} samples."
-    if wrong:
-        text = f"{len(wrong):,} of {study.errors:,} errors, the surest first, with the largest contributions to each."
+    text = f"No error among {_judged(study)}."
+    left = study.errors - len(wrong)
+    if study.errors:
+        shown = f"{len(wrong):,} of {_errors(study.errors)}" if left else _errors(study.errors)
+        text = f"{shown}, the surest first, with the largest contributions to each."
+    if left:
+        mended = study.repairable - sum(bool(case.repairs) for case in wrong)
+        text += (
+            " Half of them are the surest of all; the others are those that a single feature repairs, as far as there "
+            f"are such. Of the {left:,} that are not shown, {mended:,} would be repaired like that."
+        )
     return {
         "text": text,
         "errors": [gallery.case(case) for case in wrong],

@@ -11,7 +11,7 @@ from pyinterp.report.plots import number
 if TYPE_CHECKING:
     from pyinterp.heads.head_study import Case, FeatureCard, HeadStudy, Sample
 
-NAMED = 3  # features in a sentence
+NAMED = 5  # features in a sentence
 
 
 class Gallery:
@@ -55,7 +55,9 @@ class Gallery:
         """How to read the pictures of a feature."""
         if not self._cards:
             return ""
-        text = " Beside it the images in which it is largest, with their classes."
+        text = " Beside it the images in which it is largest, with their classes: in bold where it is the same class."
+        if any(card.lowest for card in self._study.cards):
+            text += " Below them, of a feature that speaks against the class, those in which it is lowest."
         if any(len(card.places) for card in self._study.cards):
             text += " The part that the feature comes from is lit; the rest is faded."
         if any(card.visual.numel() for card in self._study.cards):
@@ -69,8 +71,8 @@ class Gallery:
         self._anchored.add(feature)
         return self._id("f", feature)
 
-    def strip(self, feature: int, class_: int) -> list[dict[str, Any]]:
-        """The pictures of one feature, beside a class."""
+    def strip(self, feature: int, class_: int | None = None) -> list[dict[str, Any]]:
+        """The pictures of one feature, beside a class or by itself."""
         card = self._cards.get(feature)
         if card is None:
             return []
@@ -81,12 +83,20 @@ class Gallery:
             found.append(self._shown(self._id("v", feature), "", label, caption, False))
         return [picture for picture in found if picture]
 
+    def lowest(self, feature: int, class_: int) -> list[dict[str, Any]]:
+        """The pictures in which one feature is lowest, beside a class that it speaks against."""
+        card = self._cards.get(feature)
+        if card is None:
+            return []
+        pairs = zip(card.lowest, card.lowest_values, strict=True)
+        found = [self._where(feature, row, value, "", class_) for row, value in pairs]
+        return [picture for picture in found if picture]
+
     def mention(self, feature: int) -> dict[str, Any]:
         """A feature by its number: a link if it is shown, and its first picture."""
         card = self._cards.get(feature)
         picture = self._top(card, 0, None) if card and card.samples else None
-        target = self._id("f", feature) if feature in self._anchored else ""
-        return {"name": f"feature {feature}", "target": target, "picture": picture}
+        return {"name": f"feature {feature}", "target": self._target(feature), "picture": picture}
 
     def case(self, case: Case) -> dict[str, Any]:
         """One decision: the sample, what spoke for it and against it, and what would turn it."""
@@ -115,27 +125,53 @@ class Gallery:
             "turn": self._turn(case),
         }
 
-    def _turn(self, case: Case) -> str:
-        names = self._study.class_names
+    def _turn(self, case: Case) -> list[dict[str, str]]:
+        """What would turn a decision, in pieces of text, some of which are links."""
+        if case.right:
+            if case.flip is None:
+                return [_piece("No removal of features turns this decision.")]
+            after = self._study.class_names[case.flip.after]
+            features = self._listed(case.flip.features, "and")
+            return [_piece("Without "), *features, _piece(f", it would be taken for {after}.")]
         if case.repairs:
-            also = f" Or removing one of {_list(case.repairs[1:])}." if case.repairs[2:] else ""
-            also = also or "".join(f" Or removing feature {one}." for one in case.repairs[1:])
-            return f"Removing feature {case.repairs[0]} repairs it.{also}"
-        told = "" if case.right else "No single feature repairs it. "
+            end = " alone repairs it, the first most clearly." if case.repairs[1:] else " repairs it."
+            return [_piece("Removing "), *self._listed(case.repairs, "or"), _piece(end)]
         if case.flip is None:
-            end = "turns this decision" if case.right else f"makes it {names[case.label]}"
-            return f"{told}No removal of features {end}."
-        count = len(case.flip.features)
-        which = f"feature {case.flip.features[0]}" if count == 1 else f"features {_list(case.flip.features)}"
-        return f"{told}Without {which}, it would be taken for {names[case.flip.after]}."
+            return [_piece("No single feature repairs it, and no set of features was found that does.")]
+        end = " together does." if case.flip.smallest else " together does; fewer may do."
+        start = _piece("No single feature repairs it. Removing ")
+        return [start, *self._listed(case.flip.features, "and"), _piece(end)]
+
+    def _listed(self, features: tuple[int, ...], last: str) -> list[dict[str, str]]:
+        """``feature 5`` or ``features 5, 2 and 7``; with "or", which means one of them, ``feature 5, 2 or 7``."""
+        several = last == "and" and len(features) > 1
+        more = len(features) - NAMED
+        pieces = []
+        for i, feature in enumerate(features[:NAMED]):
+            between = f" {last} " if i == len(features) - 1 else ", "
+            pieces.append(_piece(between if i else ("features " if several else "feature ")))
+            pieces.append(_piece(str(feature), self._target(feature)))
+        if more > 0:
+            pieces.append(_piece(f" and {more} more" if last == "and" else f" or one of {more} more"))
+        return pieces
+
+    def _target(self, feature: int) -> str:
+        """Where a feature is shown in the page, "" if it isn't."""
+        return self._id("f", feature) if feature in self._anchored else ""
 
     def _top(self, card: FeatureCard, i: int, class_: int | None) -> dict[str, Any] | None:
-        place, sample = self._samples[card.samples[i]]
+        mask = self._id("m", card.feature, i) if i < len(card.places) else ""
+        return self._where(card.feature, card.samples[i], card.values[i], mask, class_)
+
+    def _where(
+        self, feature: int, row: int, value: float, mask: str, class_: int | None
+    ) -> dict[str, Any] | None:
+        """A sample with what a feature is in it."""
+        place, sample = self._samples[row]
         if place is None:
             return None
         name = self._study.class_names[sample.label]
-        mask = self._id("m", card.feature, i) if i < len(card.places) else ""
-        label = f"{sample.name}, {name}: feature {card.feature} is {_sigma(card.values[i])}"
+        label = f"{sample.name}, {name}: feature {feature} is {_sigma(value)}"
         return self._shown(self._id("s", sample.number), mask, label, name, sample.label == class_)
 
     def _plain(self, sample: Sample) -> dict[str, Any] | None:
@@ -159,10 +195,8 @@ class Gallery:
         return "-".join((self._prefix, kind, *map(str, numbers)))
 
 
-def _list(features: tuple[int, ...]) -> str:
-    named = ", ".join(map(str, features[:NAMED]))
-    more = len(features) - NAMED
-    return f"{named} and {more} more" if more > 0 else named
+def _piece(text: str, target: str = "") -> dict[str, str]:
+    return {"text": text, "target": target}
 
 
 def signed(value: float, digits: int = 3) -> str:

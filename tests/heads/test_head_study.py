@@ -7,21 +7,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from pyinterp.features import Features, extract_features
-from pyinterp.heads import SparseHead, SparsePath, fit_sparse_path, repairs, shared_features, top_k_accuracy
-from pyinterp.heads.dense import dense_head
+from pyinterp.heads import (
+    SparseHead,
+    SparsePath,
+    fit_sparse_path,
+    repairs,
+    shared_features,
+    smallest_repair,
+    top_k_accuracy,
+)
+from pyinterp.heads.audit import Repair
 from pyinterp.heads.head_study import HeadStudy
-from pyinterp.heads.study import CLOSE, SHARES, study_head
+from pyinterp.heads.study import CLOSE, SHARES, _shown, study_head
 from pyinterp.heads.validation import held_rows
-from pyinterp.models.classifier import find_classifier
 from pyinterp.models.images import load_images
 from pyinterp.models.zoo import LoadedModel
+from pyinterp.report import write_report
 
 N, D, K = 60, 8, 3
 
@@ -138,6 +144,13 @@ def test_cards_show_the_samples_with_the_largest_values(
         best = sorted(range(N), key=lambda i: -float(z[i, card.feature]))[:4]
         assert list(card.samples) == best
         assert card.values == pytest.approx([float(z[i, card.feature]) for i in best])
+        against = (card.feature, True) in {
+            (j, w < 0) for k in range(K) for j, w, _ in found.features_of(k)[:6]
+        }
+        low = sorted(range(N), key=lambda i: float(z[i, card.feature]))[: 4 * against]
+        assert list(card.lowest) == low
+        assert card.lowest_values == pytest.approx([float(z[i, card.feature]) for i in low])
+    assert {bool(card.lowest) for card in found.cards} == {True, False}
     for place, sample in enumerate(found.samples):
         assert sample.name == features.names[sample.number]
         assert found.sample(sample.number) is sample
@@ -169,10 +182,29 @@ def test_cases_are_the_errors_and_the_closest_calls(
         if case.flip is not None:
             after = head.without(list(case.flip.features)).predict(features.values[case.sample][None])
             assert int(after) == case.flip.after != case.predicted
+            assert case.right or case.flip.after == case.label
         for feature in case.repairs:
             after = head.without(feature).predict(features.values[case.sample][None])
             assert int(after) == case.label
+        assert case.right or case.flip == smallest_repair(head, features.values[case.sample], case.label)
     assert any(case.repairs for case in errors)
+
+
+def test_of_many_errors_some_that_can_be_repaired_are_shown(
+    found: HeadStudy, net: nn.Module, features: Features, rows: Tensor, head: SparseHead
+) -> None:
+    errors = [case for case in found.cases if not case.right]
+    order, repairable = [case.sample for case in errors], {case.sample for case in errors if case.repairs}
+    moved = 0
+    for most in range(1, len(errors)):
+        few = study_head(net, head, features, rows=rows, most_errors=most)
+        shown = [case.sample for case in few.cases if not case.right]
+        assert shown == _shown(order, most, repairable) and len(shown) == most
+        moved += shown != order[:most]
+    assert moved
+    assert _shown([5, 3, 9, 1], 3, {5, 1}) == [5, 3, 1]
+    assert _shown([5, 3, 9, 1], 3, {5, 3}) == [5, 3, 9]  # none of the others can be repaired
+    assert (_shown([5, 3], 1, {3}), _shown([5, 3], 0, {3})) == ([5], [])
 
 
 def test_repairs_and_shared_features_are_those_of_the_audit(
@@ -195,6 +227,8 @@ def test_the_path_is_drawn_with_the_head_on_it(
 ) -> None:
     assert found.curve is not None and found.curve.point == head.origin["point"]
     assert torch.equal(found.curve.features_per_class, path.features_per_class)
+    densest = int(path.features_per_class.argmax())
+    assert found.curve.densest_accuracy == pytest.approx(float(path.validation_accuracy[densest]))
     edited = study_head(net, head.without(int(head.features_used[0])), features, path=path)
     assert edited.curve is not None and edited.curve.point is None
     assert (edited.cards, edited.held_out, edited.judged) == ((), False, N)
@@ -235,9 +269,43 @@ def test_the_summary_tells_the_numbers(found: HeadStudy) -> None:
     assert f"Accuracy {100 * found.accuracy:.1f} % on 24 held-out samples." in text
     assert f"{found.errors} errors; the removal of a single feature repairs {found.repairable}" in text
     feature, weight, _ = found.features_of(1)[0]
-    assert f"bee: features {feature} ({weight:+.2f})" in text
+    assert f"bee: features {feature} ({weight:+.3g})" in text
     with pytest.raises(ValueError, match="one of the shown samples"):
         found.sample(-1)
+
+
+def test_the_summary_counts_errors_in_words(found: HeadStudy) -> None:
+    one = Repair(4, 0, 1, 1, 1, (8,))
+
+    def said(**changes: Any) -> str:
+        return replace(found, **changes).summary()
+
+    text = said(errors=1, repairable=1, repairs=(one,))
+    assert (
+        "1 error; the removal of a single feature repairs it (feature 4 repairs the one 'ant' taken for 'bee')."
+        in text
+    )
+    text = said(errors=9, repairable=5, repairs=(replace(one, repaired=3, errors=5),))
+    assert "repairs 5 of them (feature 4 repairs 3 of the 5 'ant' taken for 'bee')." in text
+    assert "4 repairs all 5 'ant'" in said(repairs=(replace(one, repaired=5, errors=5),))
+    assert "1 error; the removal of no single feature repairs it." in said(errors=1, repairable=0, repairs=())
+    assert "2 errors; the removal of no single feature repairs one" in said(
+        errors=2, repairable=0, repairs=()
+    )
+
+
+def test_a_head_without_features_is_studied(
+    net: nn.Module, features: Features, images: Tensor, rows: Tensor, path: SparsePath, tmp_path: Path
+) -> None:
+    empty = path.select(point=0)
+    assert not len(empty.features_used)
+    found = study_head(net, empty, features, path=path, rows=rows, images=images)
+    assert (found.cards, found.repairable, found.features_per_class) == ((), 0, 0)
+    assert all(case.flip is None and not case.repairs for case in found.cases) and found.errors
+    assert f"It uses no feature: it always answers {empty.name(int(empty.bias.argmax()))}." in found.summary()
+    found.save(tmp_path / "study")
+    assert same(found, HeadStudy.load(tmp_path / "study"))
+    assert write_report(found, tmp_path / "report.html").is_file()
 
 
 def test_few_classes_and_errors_are_shown_where_few_are_asked(
@@ -249,36 +317,10 @@ def test_few_classes_and_errors_are_shown_where_few_are_asked(
     assert found.carded == tuple(sorted(worst))
 
 
-@pytest.mark.parametrize("kind", ["tensor", "set", "list", "paths", "folder"])
-def test_pictures_come_from_whatever_the_features_came_from(
-    net: nn.Module, features: Features, images: Tensor, tmp_path: Path, kind: str, head: SparseHead
-) -> None:
-    pixels = (images * 255).round().byte()
-    pictures = [Image.fromarray(np.ascontiguousarray(one.permute(1, 2, 0).numpy())) for one in pixels]
-    paths = [tmp_path / f"{i}.png" for i in range(N)]
-    for picture, path in zip(pictures, paths, strict=True):
-        picture.save(path)
-    given: Any = {
-        "tensor": pixels.float() / 255,
-        "set": load_images(pixels.float() / 255, to_tensor),
-        "list": pictures,
-        "paths": paths,
-        "folder": tmp_path,
-    }[kind]
-    named = replace(features, names=tuple(path.name for path in paths))
-    found = study_head(net, head, named, images=given, preprocess=to_tensor, side=24)
-    expected = pixels[[sample.number for sample in found.samples]]
-    assert torch.equal(found.pictures, expected)
-
-
-def to_tensor(image: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
-
-
 def test_the_networks_own_layer_is_compared_class_by_class(
     net: nn.Module, features: Features, images: Tensor, head: SparseHead
 ) -> None:
-    loaded = LoadedModel("net", net, to_tensor, ("Cow, calf", "bee", "ANT"), (3, 12, 24))  # type: ignore[arg-type]
+    loaded = LoadedModel("net", net, None, ("Cow, calf", "bee", "ANT"), (3, 12, 24))  # type: ignore[arg-type]
     found = study_head(loaded, head, features, images=images)
     with torch.no_grad():
         answers = net(images)[:, [2, 1, 0]].argmax(1)
@@ -287,34 +329,6 @@ def test_the_networks_own_layer_is_compared_class_by_class(
     # A module alone does not say what its classes are called.
     assert study_head(net, head, features, images=images).dense_accuracy is None
     assert study_head(net, replace(head, class_names=()), features, images=images).dense_accuracy is not None
-
-
-@pytest.mark.parametrize(
-    ("names", "known"),
-    [
-        (("ant", "bee", "dog"), ("ant", "bee", "cow")),  # one is unknown
-        (("ant", "bee", "cow"), ("ant", "bee", "ant")),  # nobody knows which ant
-        (("ant", "bee", "cow"), ("ant, bee", "cow", "cat")),  # two are the same
-        (("ant", "bee", "cow"), ()),
-    ],
-)
-def test_other_classes_are_not_compared(
-    net: nn.Module, head: SparseHead, images: Tensor, names: tuple[str, ...], known: tuple[str, ...]
-) -> None:
-    named = replace(head, class_names=names)
-    assert dense_head(find_classifier(net, images), named, known) is None
-
-
-def test_folders_of_imagenet_are_known_by_their_numbers(head: SparseHead) -> None:
-    pytest.importorskip("timm")
-    network = nn.Sequential(nn.Flatten(), nn.Linear(D, 1000)).eval()
-    names = ("n02123045", "n01440764", "n15075141")  # tabby, tench, toilet tissue
-    named = replace(head, class_names=names)
-    dense = dense_head(find_classifier(network, torch.randn(2, D)), named, ("x",) * 1000)
-    assert dense is not None
-    last = network[1]
-    assert isinstance(last, nn.Linear)
-    assert torch.allclose(dense.weights, (last.weight[[281, 0, 999]] * head.std).float(), atol=1e-6)
 
 
 def test_a_binary_head_has_two_classes(net: nn.Module, features: Features, images: Tensor) -> None:

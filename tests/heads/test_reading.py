@@ -21,6 +21,7 @@ from pyinterp.heads import (
     single_repairs,
     smallest_flip,
     smallest_flips,
+    smallest_repair,
 )
 from pyinterp.heads.reading import Flip
 
@@ -201,6 +202,55 @@ def test_a_repair_may_lie_in_the_right_class_alone() -> None:
     assert single_repairs(head, torch.ones(3), 2) == []
 
 
+# ---- smallest repairs
+
+
+def smallest_repair_by_search(head: SparseHead, x: Tensor, label: int) -> int | None:
+    """The size of the smallest set of features without which the label is above all other classes."""
+    for size in range(1, len(x) + 1):
+        for some in combinations(range(len(x)), size):
+            logits = by_hand(head, x, some)
+            if all(logits[label] > logits[k] + 1e-9 for k in range(head.classes) if k != label):
+                return size
+    return None
+
+
+@pytest.mark.parametrize("family", CLASSES)
+def test_a_smallest_repair_gives_the_label_and_says_whether_it_is_smallest(family: str) -> None:
+    sizes, thirds = set(), 0
+    for seed in range(40):
+        head, x = small_head(seed, family, used=0.9), samples(seed, 1)[0]
+        top = best(by_hand(head, x))
+        for label in set(range(head.classes)) - {top}:
+            found, size = smallest_repair(head, x, label), smallest_repair_by_search(head, x, label)
+            sizes.add(size)
+            if found is None:
+                assert size is None or (size > 2 and family == "multinomial")
+                continue
+            assert size is not None and best(by_hand(head, x, found.features)) == label
+            assert (found.before, found.after, found.rival) == (top, label, label)
+            assert len(found.features) == size or (len(found.features) > size > 2 and not found.smallest)
+            flip = smallest_flip(head, x, label)
+            thirds += flip is not None and flip.after != label
+    assert {None, 1, 2} <= sizes
+    if family == "multinomial":
+        assert thirds > 5 and 3 in sizes
+
+
+def test_large_repairs_are_found_and_told_from_smallest_ones() -> None:
+    """Four features hold class 1 above the label, four others class 2: eight must go, of which each class asks four."""
+    weights = torch.zeros(3, 9).double()
+    weights[1, :4] = weights[2, 4:8] = 1
+    bias = torch.tensor([0.5, 0, 0]).double()
+    plain = {"mean": torch.zeros(9).double(), "std": torch.ones(9).double()}
+    head = replace(small_head(rows=3, width=9), weights=weights, bias=bias, **plain)
+    found = smallest_repair(head, torch.ones(9), 0)
+    assert found is not None and sorted(found.features) == list(range(8)) and not found.smallest
+    one_rival = replace(head, weights=weights[:2], bias=bias[:2])
+    found = smallest_repair(one_rival, torch.ones(9), 0)
+    assert found is not None and sorted(found.features) == [0, 1, 2, 3] and found.smallest
+
+
 # ---- bad input
 
 HEAD, X = small_head(class_names=("cat", "dog", "cow", "hen")), samples(0, 3)
@@ -226,6 +276,10 @@ BAD: dict[str, tuple[Callable[[], Any], str]] = {
     "a repair of what is right": (
         lambda: single_repairs(HEAD, X[0], TOP),
         "a misclassified sample, got one of",
+    ),
+    "a smallest repair of what is right": (
+        lambda: smallest_repair(HEAD, X[0], TOP),
+        "smallest_repair: expected a misclassified sample, got one of",
     ),
     "margin of numbers": (
         lambda: explain_margin(NUMBERS, X[0]),

@@ -217,9 +217,12 @@ def test_rows_do_not_meet_and_threads_do_not_matter() -> None:
             runs.append(gram_descent(c, gram, start, 0.1, 0.01, 1e-6, 500))
     finally:
         torch.set_num_threads(threads)
-    for run in runs[1:]:
-        assert torch.equal(run[0], runs[0][0]) and torch.equal(run[1], runs[0][1])
+    # Without the kernel, torch's matrix products may sum in another order with other threads or rows.
     exact = {"rtol": 0, "atol": 0} if has_kernel("gram_descent", "cpu") else {"rtol": 1e-4, "atol": 1e-5}
+    for run in runs[1:]:
+        torch.testing.assert_close(run[0], runs[0][0], **exact)
+        if has_kernel("gram_descent", "cpu"):
+            assert torch.equal(run[1], runs[0][1])
     for i in range(9):
         w, _ = gram_descent(c[i : i + 1], gram, start[i : i + 1], 0.1, 0.01, 1e-6, 500)
         torch.testing.assert_close(w[0], runs[0][0][i], **exact)

@@ -153,6 +153,7 @@ def a_study(**changes: Any) -> HeadStudy:
         kkt=torch.tensor([0.0, 1e-5, 1e-5, 0.3]).double(),
         converged=torch.tensor([True, True, True, False]),
         point=2,
+        densest_accuracy=0.8,
     )
     shares = (Contribution(5, 2.0, 0.75, 1.5), Contribution(2, 0.5, -0.5, -0.25))
     wrong = Case(8, 0, 1, 0, 1.3, 0.02, shares, 0.03, Flip((5,), 1, 0, 0), (5, 2))
@@ -174,7 +175,7 @@ def a_study(**changes: Any) -> HeadStudy:
         dense_accuracy=0.92,
         dense_top=(TopAccuracy(1, 0.35, 0.9), TopAccuracy(2, 0.55, 0.85)),
         curve=curve,
-        cards=(a_card(2, (0, 4)), a_card(5, (8, 6)), a_card(7)),
+        cards=(a_card(2, (0, 4)), a_card(5, (8, 6), lowest=(4,), lowest_values=(-2.5,)), a_card(7)),
         samples=tuple(
             Sample(row, f"{name}.png", label, 1 if row == 8 else label)
             for row, name, label in ((0, "zero", 0), (4, "four", 2), (6, NASTY, 1), (8, "eight", 0))

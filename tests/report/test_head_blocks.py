@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from report_samples import NASTY, a_card, a_study
 
+from pyinterp.heads.reading import Flip
 from pyinterp.report import write_report
 
 
@@ -27,18 +28,71 @@ def section(text: str, anchor: str) -> str:
     return text.partition(f'<section id="{anchor}"')[2].partition("</section>")[0]
 
 
+def plain(text: str) -> str:
+    """Without tags."""
+    return re.sub(r"<[^>]*>", "", text)
+
+
 def test_the_answer_is_told_in_numbers(tmp_path: Path) -> None:
     text = page(tmp_path, a_study())
     assert (
-        "<title>1.7 features per class tell 3 classes apart in tiny, on 90 % of the samples</title>" in text
+        "<title>1.7 features per class tell 3 classes apart in tiny: 90 % right on 10 held-out samples</title>"
+        in text
     )
     answer = section(text, "answer")
-    assert "reads 1.67 features per class, 3 of the 9 that tiny has, gives 90 % of 10 samples" in answer
-    assert "on 10 held-out samples; 95 %: 60 % to 98 %" in answer
-    assert "92 %<small>the network's own layer, 9 features per class" in answer
-    assert "1<small>of 1 errors become right when one feature is taken away" in answer
-    assert "As good as the dense layer." in answer and 'class="note warn"' not in answer
+    assert (
+        "reads 1.67 features per class, 3 of the 9 that tiny has, gives 90 % of 10 held-out samples" in answer
+    )
+    assert "<dt>Accuracy on 10 held-out samples</dt><dd>90 %<small>95 %: 60 % to 98 %" in answer
+    assert "92 %<small>the network's own layer, 9 features per class, on the same samples" in answer
+    assert "1<small>of 1 error: right when one feature is taken away" in answer
+    assert "No held-out sample of: dog." in answer and answer.count('class="note warn"') == 1
     assert NASTY not in text
+    answer = section(page(tmp_path, a_study(judged=1, held_out=False)), "answer")
+    assert "<dt>Accuracy on 1 sample</dt>" in answer and "No sample of: dog." in answer
+
+
+def test_few_samples_are_no_praise(tmp_path: Path) -> None:
+    for accuracy, words in ((0.92, "As good as the dense layer."), (0.9, "No worse than the dense layer.")):
+        assert words in page(tmp_path, a_study(judged=30, dense_accuracy=accuracy))
+        assert words not in page(tmp_path, a_study(judged=29, dense_accuracy=accuracy))
+
+
+def test_without_the_networks_own_classes_the_densest_head_is_compared(tmp_path: Path) -> None:
+    other = {"dense_accuracy": None, "dense_top": ()}
+    words = "80 %<small>the path's densest head, 2.5 features per class, on the same samples"
+    assert words in page(tmp_path, a_study(**other)) and words not in page(tmp_path, a_study())
+    assert "densest" not in page(tmp_path, a_study(**other, curve=None))
+    weights = torch.ones(3, 3)  # this head is the densest
+    assert "densest" not in page(tmp_path, a_study(**other, weights=weights))
+
+
+def test_a_head_without_features_is_told_as_such(tmp_path: Path) -> None:
+    wrong, near = a_study().cases
+    empty = a_study(
+        used=torch.zeros(0).long(),
+        weights=torch.zeros(3, 0),
+        typical=torch.zeros(3, 0),
+        bias=torch.tensor([0.5, 0.0, 1.0]),
+        cards=(),
+        cases=(
+            replace(wrong, contributions=(), flip=None, repairs=()),
+            replace(near, contributions=(), flip=None),
+        ),
+        shared=(),
+        shared_count=0,
+        repairs=(),
+        repairable=0,
+    )
+    text = page(tmp_path, empty)
+    assert "<title>A head of tiny that uses no feature: 90 % right on 10 held-out samples</title>" in text
+    answer = section(text, "answer")
+    assert (
+        "This head uses no feature." in answer and "It always answers dog, as a rule the commonest" in answer
+    )
+    assert "Some classes use no feature." not in answer
+    assert '<section id="classes"' not in text and "No single feature repairs it" in text
+    assert "uses no feature" not in page(tmp_path, a_study())
 
 
 @pytest.mark.parametrize(
@@ -53,7 +107,7 @@ def test_the_answer_is_told_in_numbers(tmp_path: Path) -> None:
 def test_what_is_not_well_is_a_warning(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
     assert words not in page(tmp_path, a_study())
     text = page(tmp_path, a_study(**changes))
-    assert words in text and 'class="note warn"' in text
+    assert words in text and text.count('class="note warn"') == 2
 
 
 def test_the_path_shows_the_head_and_what_is_not_optimal(tmp_path: Path) -> None:
@@ -84,6 +138,10 @@ def test_each_class_has_a_card_with_its_features(tmp_path: Path) -> None:
     assert "Feature 2" in first and "+0.5</strong>" in first and "+1.5 σ in the mean of this class" in first
     assert "Feature 5" in second and 'class="minus">−0.25' in second
     assert "also: " in second and "dog (+0.5)" in second and "also:" not in first
+    assert "speaks against cup where it is large, for it where it is low" in second and "against" not in first
+    lowest = second.partition("Lowest in")[2]
+    assert lowest.count("<li>") == 1 and "four.png, dog: feature 5 is −2.5 σ" in lowest
+    assert "Lowest in" not in first + nasty
     assert "--share:0.5000" in first and "--share:0.2500" in second
     # Its own images are told from others.
     assert first.partition("</ul>")[0].count("<li") == 2 and first.count('class="own"') == 1
@@ -117,40 +175,72 @@ def test_places_are_lit_and_made_pictures_stand_last(tmp_path: Path) -> None:
     assert "made, +7.5 σ" in strip[2]
     assert "is lit; the rest is faded" in text and "was made to raise the feature" in text
     assert "is lit" not in page(tmp_path, a_study())
+    assert "in bold where it is the same class" in text and "those in which it is lowest" not in text
+    assert "those in which it is lowest" in page(tmp_path, a_study())
 
 
 def test_errors_come_with_what_repairs_them(tmp_path: Path) -> None:
     text = page(tmp_path, a_study())
     part = section(text, "decisions")
-    assert "Errors, and what would repair them" in part and "1 of 1 errors" in part
+    assert "Errors, and what would repair them" in part and "<p>1 error, the surest first" in part
     wrong, near = part.split('<div class="case">')[1:]
     assert "<strong>cup</strong>, taken for" in wrong and "by 1.3" in wrong
-    assert "Removing feature 5 repairs it. Or removing feature 2." in wrong
+    assert "Removing feature 5 or 2 alone repairs it, the first most clearly." in plain(wrong)
+    assert len(re.findall(r'<p class="mark">Removing feature <a href="#h\w+-f-5">5</a>', wrong)) == 1
     bars = re.findall(r'class="(plus|minus)" style="--share:([\d.]+)"', wrong)
     assert bars == [("plus", "1.0000"), ("minus", "0.1667"), ("plus", "0.0200"), ("plus", "0.0133")]
     assert "+2 σ" in wrong and "−0.25" in wrong
     assert "<strong>dog</strong>, rather than" in near
-    assert "Without features 2, 5, 7 and 1 more, it would be taken for" in near
+    assert "Without features 2, 5, 7 and 8, it would be taken for" in plain(near)
+    hidden = section(page(tmp_path, a_study(errors=4, repairable=3)), "decisions")
+    assert "1 of 4 errors, the surest first" in hidden
+    assert "Of the 3 that are not shown, 2 would be repaired like that." in hidden
 
 
 def test_the_words_for_what_turns_a_decision(tmp_path: Path) -> None:
     wrong, near = a_study().cases
 
     def said(*cases: Any) -> str:
-        return section(page(tmp_path, a_study(cases=cases)), "decisions")
+        return plain(section(page(tmp_path, a_study(cases=cases)), "decisions"))
 
-    assert "Or removing one of 2, 7." in said(replace(wrong, repairs=(5, 2, 7)))
-    assert "Without feature 5, it would be taken for cup." in said(replace(wrong, repairs=()))
-    assert "No single feature repairs it." in said(replace(wrong, repairs=()))
-    assert "No removal of features makes it cup." in said(replace(wrong, repairs=(), flip=None))
+    assert "Removing feature 5 repairs it." in said(replace(wrong, repairs=(5,)))
+    assert "Removing feature 5, 2 or 7 alone repairs it, the first most" in said(
+        replace(wrong, repairs=(5, 2, 7))
+    )
+    many = said(replace(wrong, repairs=(5, 2, 7, 1, 3, 4, 6)))
+    assert "Removing feature 5, 2, 7, 1, 3 or one of 2 more alone repairs it" in many
+    pair = replace(wrong, repairs=(), flip=Flip((5, 2), 1, 0, 0))
+    assert "No single feature repairs it. Removing features 5 and 2 together does." in said(pair)
+    large = replace(wrong, repairs=(), flip=Flip((5, 2, 7, 1, 3, 4), 1, 0, 0, smallest=False))
+    assert "Removing features 5, 2, 7, 1, 3 and 1 more together does; fewer may do." in said(large)
+    none = "No single feature repairs it, and no set of features was found that does."
+    assert none in said(replace(wrong, repairs=(), flip=None))
     assert "No removal of features turns this decision." in said(replace(near, flip=None))
+    assert "Without feature 2, it would be taken for" in said(replace(near, flip=Flip((2,), 2, 1, 1)))
+
+
+def test_features_that_no_class_shows_have_cards_to_link_to(tmp_path: Path) -> None:
+    assert '<section id="others"' not in page(tmp_path, a_study())
+    wrong, near = a_study().cases
+    found = a_study(
+        carded=(0,),
+        cases=(replace(wrong, repairs=(7,)), near),
+        cards=(*a_study().cards[:2], a_card(7, (6, 0))),
+    )
+    text = page(tmp_path, found)
+    part = section(text, "others")
+    assert "Other features that decide errors" in part
+    assert part.count('<div class="feature">') == 1 and "Feature 7" in part and "+0.125</strong>" in part
+    assert "used by: " in part and "(+0.12)" in part and part.count('<use href="#') == 2
+    target = re.findall(r'<li id="(h\w+-f-7)"', part)
+    assert len(target) == 1 and f'Removing feature <a href="#{target[0]}">7</a> repairs it.' in text
 
 
 def test_without_errors_the_closest_decisions_stand_alone(tmp_path: Path) -> None:
     near = a_study().cases[1]
     text = page(tmp_path, a_study(cases=(near,), errors=0, repairs=(), repairable=0, accuracy=1.0))
     part = section(text, "decisions")
-    assert "The closest decisions" in part and "No error among the 10 samples." in part
+    assert "The closest decisions" in part and "No error among 10 held-out samples." in part
     assert 'class="differs"' not in part and "Repaired" not in text
 
 
