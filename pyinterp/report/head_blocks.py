@@ -191,7 +191,7 @@ def _classes(study: HeadStudy, gallery: Gallery) -> dict[str, Any]:
     left = len(study.weights) - len(study.carded)
     if left:
         text += f" Shown are the {len(study.carded)} classes with the lowest accuracy; {left} more are not."
-    largest = float(study.weights.abs().max()) or 1.0
+    largest = max(study.weights.abs().flatten().tolist(), default=0.0) or 1.0
     cards = [_class(study, gallery, k, largest, i < OPEN) for i, k in enumerate(study.carded)]
     return {"text": text, "classes": cards}
 
