@@ -124,8 +124,8 @@ def _charts(study: HeadStudy) -> dict[str, Any]:
     )
     figures.append({"caption": "How many features a decision rests on", "svg": chart})
     text += (
-        " A decision rests on few features if these alone reach the full accuracy, and little is left without. They "
-        "are features that the predicted class uses: without them its rivals keep those that only they use."
+        " A decision rests on few features if these alone reach the full accuracy, and little is left without. Taken "
+        "away are features of the predicted class; those that only its rivals use stay."
     )
     return {"figures": figures, "text": text.strip()}
 

@@ -108,7 +108,7 @@ def test_contributions_end_where_the_classes_features_end(tmp_path: Path) -> Non
     # Of three features the five largest are all three; the dense layer has more.
     assert len(lines["main"]) == 3 and len(lines["faint"]) == 2
     assert lines["main"][-1][0] == 440 - 14 and ">5</text>" not in text
-    assert "its rivals keep those that only they use" in text
+    assert "those that only its rivals use stay" in text
 
 
 def test_each_class_has_a_card_with_its_features(tmp_path: Path) -> None:
@@ -158,6 +158,8 @@ def test_places_are_lit_and_made_pictures_stand_last(tmp_path: Path) -> None:
     assert "made, +7.5 σ" in strip[2]
     assert "is lit; the rest is faded" in text and "was made to raise the feature" in text
     assert "is lit" not in page(tmp_path, a_study())
+    # Grey hides neither white strokes nor black ones, on a light page and on a dark one.
+    assert ".thumb .veil { fill: #808080; opacity: .55;" in text
 
 
 def test_errors_come_with_what_repairs_them(tmp_path: Path) -> None:
