@@ -201,7 +201,7 @@ def test_a_full_disk_costs_no_work(stage: Stage, photos: Path, tmp_path: Path) -
         done = run("chain", "--images", photos, "--out", tmp_path / "out")
     assert done.exit_code == 1
     assert one_line(done.stderr)
-    assert f"with room for 4 MB, got {tmp_path / 'out'} (File too large). Free some space" in done.stderr
+    assert f"with room for 10 MB, got {tmp_path / 'out'} (File too large). Free some space" in done.stderr
     assert stage.calls == []
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -218,6 +218,18 @@ def test_a_disk_that_fills_up_loses_no_chain(
     (saved,) = stage.named("save")
     assert saved.parent.parent == tmp_path / "spare"
     assert done.stderr == f"pyinterp: save: the disk is full. Until then the result is kept as {saved}.\n"
+
+
+def test_where_nothing_can_be_saved_the_first_error_is_told(
+    stage: Stage, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "spare").mkdir()
+    stage.full = tmp_path
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(tmp_path / "spare"))
+        done = run("chain", "--images", photos, "--out", tmp_path / "out")
+    assert (done.exit_code, done.stderr) == (1, "pyinterp: save: the disk is full.\n")
+    assert stage.named("save") == [] and list((tmp_path / "spare").iterdir()) == []
 
 
 def test_debug_shows_where(stage: Stage, photos: Path, tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -105,8 +108,28 @@ def test_features_are_located_and_made_if_asked(net: Net, data: Path, tmp_path: 
     cards = HeadStudy.load(out / "study").cards
     assert cards and all(card.places.shape[1:] == (7, 7) and not card.visual.numel() for card in cards)
     done = run(*words, "--visualise")
-    assert f"Making pictures of {len(cards)} features." in done.stdout
+    report = (out / "report.html").resolve()
+    told = f"Making pictures of {len(cards)} features. The report without them is there: {report}"
+    assert told in done.stdout.splitlines()
     assert all(card.visual.shape == (3, 16, 16) for card in HeadStudy.load(out / "study").cards)
+    assert "was made to raise the feature" in report.read_text("utf-8")
+
+
+def test_an_interruption_of_the_pictures_leaves_the_report_without_them(
+    net: Net, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*anything: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(import_module("pyinterp.heads.illustrate"), "visualise_features", stop)
+    out = tmp_path / "out"
+    done = run("--data", data, "--out", out, "--features-per-class", 1, "--visualise")
+    report = (out / "report.html").resolve()
+    told = "interrupted; head and report are written, without pictures of the features"
+    assert (done.exit_code, done.stderr) == (130, f"pyinterp: {told}: {report}\n")
+    assert sorted(path.name for path in out.iterdir()) == FILES
+    assert "was made to raise" not in report.read_text("utf-8")
+    assert all(len(card.places) for card in HeadStudy.load(out / "study").cards)
 
 
 def test_a_second_run_computes_no_features_again(net: Net, data: Path, tmp_path: Path) -> None:
@@ -154,7 +177,7 @@ def test_without_data_five_photographs_are_told_apart(
 def test_an_interrupted_extraction_goes_on(net: Net, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("--data", data, "--out", out, "--batch-size", 6)
-    net.stop_at = 5  # two batches of the search for the layer, then three of six images
+    net.stop_at = 7  # four batches of two searches for the layer, then three of six images
     done = run(*words)
     assert done.exit_code == 130
     assert done.stderr == f"pyinterp: interrupted; the same command goes on from what is kept in {out}.\n"
@@ -187,17 +210,70 @@ def test_an_interrupted_path_goes_on(
     assert len(points) == len(SparsePath.load(out / "path")) - 4
 
 
-def test_what_another_run_has_left_is_named(net: Net, data: Path, tmp_path: Path) -> None:
+def test_a_path_of_other_options_is_fitted_anew(net: Net, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("--data", data, "--out", out).exit_code == 0
+    before = (out / "features.npy").stat().st_mtime_ns
     done = run("--data", data, "--out", out, "--alpha", 0.5)
-    assert done.exit_code == 1 and done.stderr.count("\n") == 1
-    assert "it differs in alpha" in done.stderr
-    assert done.stderr.endswith(f"delete {out / 'path'}.*, or choose another --out.\n")
+    assert done.exit_code == 0, done.output
+    assert f"The path in {out} differs in alpha, grid: it is fitted anew." in done.stdout.splitlines()
+    assert SparsePath.load(out / "path").alpha == 0.5
+    assert (out / "features.npy").stat().st_mtime_ns == before
+    assert "anew" not in run("--data", data, "--out", out, "--alpha", 0.5).stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "keep"), [("path.safetensors", 0.5), ("path.json", 0.5), ("path.safetensors", 0)]
+)
+def test_a_damaged_path_is_fitted_anew(net: Net, data: Path, tmp_path: Path, name: str, keep: float) -> None:
+    out = tmp_path / "out"
+    assert run("--data", data, "--out", out).exit_code == 0
+    whole = (out / name).read_bytes()
+    (out / name).unlink()
+    if keep:
+        (out / name).write_bytes(whole[: int(keep * len(whole))])
+    done = run("--data", data, "--out", out)
+    assert done.exit_code == 0, done.output
+    assert f"The path in {out} is damaged: it is fitted anew." in done.stdout.splitlines()
+    assert (out / name).stat().st_size == len(whole)
+
+
+def test_another_result_in_the_place_of_the_path_is_left_alone(net: Net, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("--data", data, "--out", out).exit_code == 0
+    for suffix in (".json", ".safetensors"):
+        (out / f"head{suffix}").replace(out / f"path{suffix}")
+    done = run("--data", data, "--out", out)
+    assert done.exit_code == 1 and "SparseHead" in done.stderr
+    assert SparseHead.load(out / "path").class_names
+
+
+def test_features_of_other_data_are_named(net: Net, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("--data", data, "--out", out).exit_code == 0
     (data / "red" / "0.png").unlink()
     done = run("--data", data, "--out", out)
     assert done.exit_code == 1 and "features of other data" in done.stderr
     assert done.stderr.endswith(f"delete {out / 'features'}.*, or choose another --out.\n")
+    (out / "features.json").write_text("[1, ")
+    done = run("--data", data, "--out", out)
+    assert done.exit_code == 1 and "a features.json that is damaged (" in done.stderr
+    assert done.stderr.endswith(f"delete {out / 'features'}.*, or choose another --out.\n")
+
+
+def test_in_a_folder_that_was_not_chosen_features_of_other_data_are_replaced(
+    net: Net, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("--data", data).exit_code == 0
+    (data / "red" / "0.png").unlink()
+    assert run("--data", data, "--out", "head").exit_code == 1
+    done = run("--data", data)
+    assert done.exit_code == 0, done.output
+    assert (
+        "The features in head are of another model or of other data: they are computed anew." in done.stdout
+    )
+    assert np.load("head/features.npy").shape[0] == 29
 
 
 def make(folder: Path, **counts: int) -> Path:
@@ -243,16 +319,56 @@ def test_the_suggested_share_is_enough(net: Net, tmp_path: Path) -> None:
     assert run(*words, "--validation", share[1]).exit_code == 0
 
 
-def test_a_broken_image_is_named(net: Net, data: Path, tmp_path: Path) -> None:
+def test_all_broken_images_are_found_before_the_network_runs(net: Net, data: Path, tmp_path: Path) -> None:
     (data / "green" / "3.png").write_text("no image")
-    done = run("--data", data, "--out", tmp_path / "out")
-    assert done.exit_code == 1 and "green/3.png" in done.stderr and done.stderr.count("\n") == 1
+    cut = data / "red" / "9.png"
+    cut.write_bytes(cut.read_bytes()[:-300])
+    done = run("--data", data, "--out", tmp_path / "out", "--batch-size", 2)
+    assert done.exit_code == 1 and done.stderr.count("\n") == 1
+    assert "got 2 of 30 that can't (green/3.png: not an image file, or of an unknown" in done.stderr
+    assert "; red/9.png: " in done.stderr
+    assert max(net.batches) == 2 and len(net.batches) == 2  # the search for the layer, for its width
+    assert not (tmp_path / "out" / "features.json").exists()
+
+
+def test_features_that_the_disk_has_no_room_for_cost_no_work(
+    net: Net, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = SimpleNamespace(free=(10 << 20) + 4 * 12 * 30 - 1)  # a byte short of 30 rows of 12 features
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    words = ("--data", data, "--out", tmp_path / "out")
+    done = run(*words)
+    assert done.exit_code == 1
+    assert f"with room for 10 MB, got {tmp_path / 'out'} (10 MB free). Free some space" in done.stderr
+    usage.free += 1
+    assert run(*words).exit_code == 0
+    usage.free -= 4 * 12 * 30  # the features are there
+    assert run(*words).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--features-per-class", 1, "--n-lambdas", 2), "A larger --n-lambdas gives heads between these."),
+        (("--features-per-class", 11), "It is the last one; a smaller --alpha lets heads use more."),
+        (("--features-per-class", 30), "The network has only 12."),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_a_head_off_the_wish_is_told_in_words_of_the_command(
+    net: Net, data: Path, tmp_path: Path, words: tuple[object, ...], said: str
+) -> None:
+    done = run("--data", data, "--out", tmp_path / "out", *words)
+    assert done.exit_code == 0, done.output
+    (line,) = (line for line in done.stdout.splitlines() if line.startswith("Asked for"))
+    assert line.endswith(said)
+    assert "min_ratio" not in done.output
 
 
 def test_an_unknown_model_is_told_with_close_names(data: Path, tmp_path: Path) -> None:
     done = run("--data", data, "--model", "timm:resnet81", "--out", tmp_path / "out")
     assert done.exit_code == 1 and "Did you mean timm:resnet" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -263,6 +379,8 @@ def test_an_unknown_model_is_told_with_close_names(data: Path, tmp_path: Path) -
         ("--within", 0.1, "--validation", 0),
         ("--within", 2),
         ("--alpha", 1.5),
+        ("--alpha", 0),
+        ("--alpha", 0, "--features-per-class", 20),
         ("--n-lambdas", 0),
         ("--batch-size", 0),
     ],

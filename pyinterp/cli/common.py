@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import typer
 from pyinterp.errors import explain
 
 USER_ERROR, TARGET_MISSED, INTERRUPTED = 1, 3, 130
-ROOM = 4 << 20  # bytes: a result and its report take one or two million
+ROOM = 10 << 20  # bytes: a result and its report take a few million
 
 Out = Annotated[Path, typer.Option(help="Folder for the results; it is made if need be.", file_okay=False)]
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")]
@@ -26,16 +27,24 @@ Model = Annotated[
 ]
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder and try to write into it before the long work, so that a wrong path costs nothing."""
+def make_folder(folder: Path, more: int = 0) -> None:
+    """Make the folder and try to write into it before the long work, so that a wrong path costs nothing.
+
+    Args:
+        folder: To make, if need be.
+        more: Bytes beyond those of a result and its report that it is to have room for.
+    """
+    wanted = f"a folder with room for {(ROOM + more) >> 20:,} MB"
+    fix = "Free some space, or choose another folder."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(ROOM))
+        free = shutil.disk_usage(folder).free
     except OSError as error:
-        got = f"{folder} ({error.strerror})"
-        fix = "Free some space, or choose another folder."
-        raise OSError(explain("--out", f"a folder with room for {ROOM >> 20} MB", got, fix)) from error
+        raise OSError(explain("--out", wanted, f"{folder} ({error.strerror})", fix)) from error
+    if free < ROOM + more:
+        raise OSError(explain("--out", wanted, f"{folder} ({free >> 20:,} MB free)", fix))
 
 
 def save_result(found: Any, path: Path) -> None:
@@ -43,9 +52,13 @@ def save_result(found: Any, path: Path) -> None:
     try:
         found.save(path)
     except OSError as error:
-        spare = Path(tempfile.mkdtemp(prefix="pyinterp-")) / path.name
-        found.save(spare)
-        raise OSError(f"{error} Until then the result is kept as {spare}.") from error
+        spare = Path(tempfile.mkdtemp(prefix="pyinterp-"))
+        try:
+            found.save(spare / path.name)
+        except OSError:
+            shutil.rmtree(spare, ignore_errors=True)
+            raise error from None
+        raise OSError(f"{error} Until then the result is kept as {spare / path.name}.") from error
 
 
 def say(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +18,18 @@ from pyinterp.errors import explain
 
 if TYPE_CHECKING:
     from pyinterp.features import Features
+    from pyinterp.features.data import Source
     from pyinterp.heads import SparseHead, SparsePath
+    from pyinterp.heads.head_study import HeadStudy
     from pyinterp.models import LoadedModel
 
 ASKED, ASKED_OF_PHOTOGRAPHS = 20.0, 5.0  # features per class
 CROPS, CROPS_SEED = 20, 0
 BEYOND = 2  # the path goes on to this many times the features that were asked for, for its picture
 NEAR = 0.1
+# How fit_sparse_path tells of a path in its file that it does not go on with; a file of another kind is left alone.
+_OTHER = re.compile(r"it (differs in [^)]*)")
+_DAMAGED = re.compile(r"SparsePath\.load: expected (the two files|.* got \w*Error)")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,7 @@ class _Data:
         class_names: Of pictures.
         names: Of pictures.
         counts: Images of each class, by its name.
+        source: The files of a folder; None of pictures.
     """
 
     images: Any
@@ -43,9 +50,11 @@ class _Data:
     class_names: tuple[str, ...]
     names: tuple[str, ...]
     counts: dict[str, int]
+    source: Source | None
 
 
 def head(
+    context: typer.Context,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -78,8 +87,8 @@ def head(
     visualise: Annotated[
         bool,
         typer.Option(
-            help="Also make a picture of each feature, and find places by masking where the network has no last map: "
-            "minutes on a CPU."
+            help="Also make a picture of each feature that is shown, and find places by masking where the network has "
+            "no last map: on a CPU some 20 seconds per feature, after a first report."
         ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Of the choice of those images.")] = 0,
@@ -90,23 +99,32 @@ def head(
 ) -> None:
     """Fit a last layer that reads a few features per class, and show what they are and where they err.
 
-    Writes the head and report.html into --out; features and path are kept there too, for the next run. Example:
+    Writes the head and report.html into --out. Example:
 
         pyinterp head --model default --data photos/ --features-per-class 20 --out results
+
+    Features and path are kept there too. A second run computes no features again, and goes on with the path where
+    --alpha, --n-lambdas, --grouped, --validation and --seed are the same; else it fits and replaces it. Features of
+    other data or of another model are replaced only where --out was not given.
     """
     if features_per_class is not None and within is not None:
         raise typer.BadParameter("give --features-per-class or --within, not both.")
     if features_per_class is not None and not features_per_class > 0:
         raise typer.BadParameter("--features-per-class must be above 0.")
+    if alpha == 0 and within is None:
+        raise typer.BadParameter(
+            "--alpha 0 makes no weight zero: all its heads use every feature, so there is no choice of how many. Give "
+            "--alpha above 0, or --within."
+        )
     if within is not None and validation == 0:
         raise typer.BadParameter("--within needs images to judge by: give --validation.")
     with told(debug):
         found = _photographs() if data is None else _classes(data)
         _check(found.counts, validation)
-        make_folder(out)
         from pyinterp import models
 
         loaded = models.load(model, device=device)
+        make_folder(out, _missing(loaded, found, out))
         say(f"{loaded.name}: {sum(found.counts.values()):,} images of {len(found.counts)} classes")
         asked = features_per_class
         if asked is None:
@@ -116,14 +134,22 @@ def head(
         options |= {"validation": validation or None, "devices": [device]}
         if within is None:
             options["max_features_per_class"] = BEYOND * asked
+        source = context.get_parameter_source("out")
+        is_ours = source is not None and source.name == "DEFAULT"
         with _kept_in(out):
-            features = _features(loaded, found, out, batch_size)
+            features = _features(loaded, found, out, batch_size, is_ours)
             path = _path(features, out, options)
-            chosen = path.select(**rule)
-            if within is None and abs(chosen.features_per_class - asked) > NEAR * asked:
-                nearest = f"{chosen.features_per_class:.1f}"
-                say(f"Asked for {asked:g} features per class; the nearest head of the path has {nearest}.")
-            _study(loaded, chosen, path, features, found, out, validation, seed, visualise)
+            chosen = _chosen(path, rule)
+            save_result(chosen, out / "head")
+            study = _study(loaded, chosen, path, features, found, validation, seed)
+        report = _written(study, out)
+        say(study.summary())
+        if visualise:
+            say(f"Making pictures of {len(study.cards)} features. The report without them is there: {report}")
+            study = _with_pictures(study, loaded, chosen, features, found, seed, report)
+            _written(study, out)
+        say(f"Head: {(out / 'head').resolve()}.safetensors")
+        say(f"Report: {report}")
 
 
 def _classes(data: Path) -> _Data:
@@ -139,7 +165,7 @@ def _classes(data: Path) -> _Data:
     source = open_source(data, None, 1)
     assert source.labels is not None
     counts = source.labels.bincount().tolist()
-    return _Data(data, None, (), (), dict(zip(source.class_names, counts, strict=True)))
+    return _Data(data, None, (), (), dict(zip(source.class_names, counts, strict=True)), source)
 
 
 def _photographs() -> _Data:
@@ -153,7 +179,7 @@ def _photographs() -> _Data:
         labels += [number] * CROPS
         names += [f"{name}, crop {i + 1}" for i in range(CROPS)]
     classes = tuple(sorted(photographs))
-    return _Data(images, labels, classes, tuple(names), dict.fromkeys(classes, CROPS))
+    return _Data(images, labels, classes, tuple(names), dict.fromkeys(classes, CROPS), None)
 
 
 def _check(counts: dict[str, int], validation: float) -> None:
@@ -178,6 +204,18 @@ def _check(counts: dict[str, int], validation: float) -> None:
         raise ValueError(explain("--validation", "images to hold back", got, fix))
 
 
+def _missing(loaded: LoadedModel, data: _Data, out: Path) -> int:
+    """Bytes that the features still take in the folder."""
+    import torch
+
+    from pyinterp.models.classifier import find_classifier
+
+    example = torch.rand(2, *loaded.input_shape, generator=torch.Generator().manual_seed(0))
+    whole = 4 * sum(data.counts.values()) * find_classifier(loaded.model, example).features
+    kept = out / "features.npy"
+    return max(0, whole - (kept.stat().st_size if kept.exists() else 0))
+
+
 @contextmanager
 def _kept_in(out: Path) -> Iterator[None]:
     """Words for what an earlier run has left in the folder, and for what this one leaves."""
@@ -190,19 +228,31 @@ def _kept_in(out: Path) -> Iterator[None]:
             f"interrupted; the same command goes on from what is kept in {out}."
         ) from None
     except ValueError as error:
-        for name, words in (
-            ("features", "features of this model and these data"),
-            ("path", "a path of this call"),
-        ):
-            if f"expected {words}" in str(error):
-                fix = f"delete {out / name}.*, or choose another --out."
-                raise ValueError(f"{error} An earlier run into {out} has left it there: {fix}") from error
-        raise
+        if not re.search("expected (features of this model|the two files of features)", str(error)):
+            raise
+        fix = f"delete {out / 'features'}.*, or choose another --out."
+        raise ValueError(f"{error} An earlier run into {out} has left it there: {fix}") from error
 
 
-def _features(loaded: LoadedModel, data: _Data, out: Path, batch_size: int) -> Features:
+def _features(loaded: LoadedModel, data: _Data, out: Path, batch_size: int, is_ours: bool) -> Features:
+    """Those of an earlier run, if they are of this model and these data; others are replaced if the folder is ours."""
+    try:
+        return _extracted(loaded, data, out, batch_size)
+    except ValueError as error:
+        if not is_ours or "expected features of this model" not in str(error):
+            raise
+    say(f"The features in {out} are of another model or of other data: they are computed anew.")
+    _remove(out, "features.json", "features.npy")
+    return _extracted(loaded, data, out, batch_size)
+
+
+def _extracted(loaded: LoadedModel, data: _Data, out: Path, batch_size: int) -> Features:
     from pyinterp.features import extract_features
+    from pyinterp.features.data import require_readable
 
+    # Features are of exactly these files: one that is repaired later would make all of them void.
+    if data.source is not None and not (out / "features.json").exists():
+        require_readable(data.source)
     found = extract_features(
         loaded.model,
         data.images,
@@ -215,16 +265,51 @@ def _features(loaded: LoadedModel, data: _Data, out: Path, batch_size: int) -> F
 
 
 def _path(features: Features, out: Path, options: dict[str, Any]) -> SparsePath:
+    """That of an earlier run, gone on with if it is of these options; else a new one in its place."""
+    try:
+        path = _fitted(features, out, options)
+    except ValueError as error:
+        other = _OTHER.search(str(error))
+        if not other and not _DAMAGED.search(str(error)):
+            raise
+        say(f"The path in {out} {other[1] if other else 'is damaged'}: it is fitted anew.")
+        _remove(out, "path.json", "path.safetensors")
+        path = _fitted(features, out, options)
+    if path.stopped == "interrupted":
+        raise KeyboardInterrupt
+    say(path.summary())
+    return path
+
+
+def _fitted(features: Features, out: Path, options: dict[str, Any]) -> SparsePath:
     from pyinterp.heads import fit_sparse_path
 
     with warnings.catch_warnings():
         # Its summary says it too.
         warnings.filterwarnings("ignore", "fit_sparse_path: expected every point", UserWarning)
-        path = fit_sparse_path(features, file=out / "path", **options)
-    if path.stopped == "interrupted":
-        raise KeyboardInterrupt
-    say(path.summary())
-    return path
+        return fit_sparse_path(features, file=out / "path", **options)
+
+
+def _remove(out: Path, *names: str) -> None:
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+
+
+def _chosen(path: SparsePath, rule: dict[str, Any]) -> SparseHead:
+    with warnings.catch_warnings():
+        # It advises what is no option here.
+        warnings.filterwarnings("ignore", "select: expected a path that reaches", UserWarning)
+        chosen = path.select(**rule)
+    asked, found = rule.get("features_per_class"), chosen.features_per_class
+    if asked is not None and abs(found - asked) > NEAR * asked:
+        advice = "A larger --n-lambdas gives heads between these."
+        width = chosen.weights.shape[1]
+        if asked > width:
+            advice = f"The network has only {width:,}."
+        elif float(path.features_per_class.max()) < asked:
+            advice = "It is the last one; a smaller --alpha lets heads use more."
+        say(f"Asked for {asked:g} features per class; the nearest head of the path has {found:.1f}. {advice}")
+    return chosen
 
 
 def _study(
@@ -233,28 +318,40 @@ def _study(
     path: SparsePath,
     features: Features,
     data: _Data,
-    out: Path,
     validation: float,
     seed: int,
-    visualise: bool,
-) -> None:
-    """Save the head, look at it, and write the report."""
+) -> HeadStudy:
     from pyinterp.heads.illustrate import illustrate
     from pyinterp.heads.study import study_head
     from pyinterp.heads.validation import held_rows
-    from pyinterp.report import write_report
 
-    save_result(chosen, out / "head")
     assert features.labels is not None
     rows = held_rows(features.labels, validation, seed) if validation else None
     study = study_head(loaded, chosen, features, path=path, rows=rows, images=data.images)
-    if visualise:
-        say(f"Making pictures of {len(study.cards)} features.")
-    study = illustrate(
-        study, loaded, chosen, features, data.images, occlusion=visualise, made=visualise, seed=seed
-    )
+    return illustrate(study, loaded, chosen, features, data.images)
+
+
+def _with_pictures(
+    study: HeadStudy,
+    loaded: LoadedModel,
+    chosen: SparseHead,
+    features: Features,
+    data: _Data,
+    seed: int,
+    report: Path,
+) -> HeadStudy:
+    from pyinterp.heads.illustrate import illustrate
+
+    try:
+        return illustrate(study, loaded, chosen, features, data.images, occlusion=True, made=True, seed=seed)
+    except KeyboardInterrupt:
+        told = f"interrupted; head and report are written, without pictures of the features: {report}"
+        raise KeyboardInterrupt(told) from None
+
+
+def _written(study: HeadStudy, out: Path) -> Path:
+    """Save the study, and write the report."""
+    from pyinterp.report import write_report
+
     save_result(study, out / "study")
-    say(study.summary())
-    report = write_report(study, out / "report.html")
-    say(f"Head: {(out / 'head').resolve()}.safetensors")
-    say(f"Report: {report.resolve()}")
+    return write_report(study, out / "report.html").resolve()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from os import PathLike
@@ -29,9 +32,11 @@ from pyinterp.models.images import (
     read_entries,
 )
 from pyinterp.models.inputs import Inputs, rows_of, take_rows
-from pyinterp.models.pictures import is_picture_name, read_picture
+from pyinterp.models.pictures import MAX_PIXELS, is_picture_name, read_picture
+from pyinterp.progress import Progress, Ticker
 
 WHERE = "extract_features"
+NAMED = 10  # broken pictures
 _LABELS = ("labels", "label")
 
 
@@ -55,6 +60,7 @@ class Source:
         class_names: Names of the folders.
         noun: What a row without a name is called.
         ordered: Whether every pass gives the same order.
+        pictures: The rows, where they are pictures: paths, PIL images or tensors.
     """
 
     rows: int | None
@@ -65,6 +71,7 @@ class Source:
     class_names: tuple[str, ...] = ()
     noun: str = "row"
     ordered: bool = True
+    pictures: Sequence[Any] = ()
 
     def name(self, row: int) -> str:
         """What a row is called."""
@@ -100,6 +107,43 @@ def open_source(data: Any, preprocess: Preprocessor | None, batch_size: int) -> 
     fix = "Pass a tensor, pictures or their paths, a folder, a Dataset, a DataLoader, or torch.from_numpy of an array."
     got = f"{type(data).__module__}.{type(data).__name__}"
     raise TypeError(explain(WHERE, "data that a model takes", got, fix))
+
+
+def require_readable(source: Source, progress: Progress = None) -> None:
+    """Decode all pictures that are files, before hours of work that a broken one among them would end.
+
+    Args:
+        source: From `open_source`.
+        progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}.
+
+    Raises:
+        ValueError: Some can't be read; it says how many, and names the first.
+    """
+    files = [(i, one) for i, one in enumerate(source.pictures) if isinstance(one, Path)]
+    broken = []
+    ticker = Ticker(progress, len(files), 0, "images looked at")
+    pool = ThreadPoolExecutor()
+    # read_picture changes the filters of warnings, which all threads share: here they are put back.
+    with closing(ticker), warnings.catch_warnings():
+        try:
+            for (i, _), fault in zip(files, pool.map(_fault, [one for _, one in files]), strict=True):
+                broken += [f"{source.name(i)}: {fault}"] if fault else []
+                ticker(1)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    if broken:
+        more = "; ..." if len(broken) > NAMED else ""
+        got = f"{len(broken)} of {len(files)} that can't ({'; '.join(broken[:NAMED])}{more})"
+        raise ValueError(explain(WHERE, "images that can be read", got, "Repair or remove them."))
+
+
+def _fault(file: Path) -> str:
+    """What is wrong with a picture, if anything is."""
+    try:
+        read_picture(file, MAX_PIXELS)
+    except Exception as error:  # decoders raise errors of any type on damaged files
+        return str(error).strip() or type(error).__name__
+    return ""
 
 
 def _are_pictures(data: Sequence[Any]) -> bool:
@@ -182,7 +226,9 @@ def _pictures(
     digest = hashlib.sha256(_without_addresses(preprocess).encode())
     for name, entry in zip(called, entries, strict=True):
         digest.update(f"{name}\0{_told(entry)}\0".encode())
-    return Source(len(entries), digest.hexdigest(), batches, labels, called, class_names, "image")
+    return Source(
+        len(entries), digest.hexdigest(), batches, labels, called, class_names, "image", pictures=entries
+    )
 
 
 def _told(entry: Any) -> str:

@@ -112,7 +112,7 @@ def read_head(where: str, npy: Path, path: Path) -> Head:
     if missing:
         raise ValueError(explain(where, wanted, f"no {' and no '.join(missing)}", ANOTHER))
     try:
-        plain = json.loads(path.read_text("utf-8"))
+        plain = _parsed(path)
         if not isinstance(plain, dict) or plain.get("format") != FORMAT:
             raise ValueError(f"a {path.name} that this version has not written")
         head, features = _head(plain), int(plain["features"])
@@ -128,6 +128,13 @@ def read_head(where: str, npy: Path, path: Path) -> Head:
         got = f"a {npy.name} that is cut off: {there // (4 * features)} of {rows} rows"
         raise ValueError(explain(where, wanted, got, "Copy it again, or delete both files to start anew."))
     return head
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"a {path.name} that is damaged ({error})") from error
 
 
 def _head(plain: dict[str, Any]) -> Head:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import require_eval
 from pyinterp.models.images import Preprocessor, pixel_levels
 from pyinterp.models.inputs import place_of
+from pyinterp.progress import Progress, Ticker
 
 # The square root of the covariance of ImageNet's colours, as Lucid gives it (tensorflow/lucid, param/color.py): from
 # brightness, blue against red, and green against both, to RGB.
@@ -69,6 +71,7 @@ def visualise_features(
     learning_rate: float = 0.05,
     batch_size: int = 16,
     seed: int = 0,
+    progress: Progress = None,
 ) -> FeaturePictures:
     """Look for the pictures that raise single features most, or lower them most.
 
@@ -90,6 +93,8 @@ def visualise_features(
         learning_rate: Of Adam.
         batch_size: Pictures at a time.
         seed: Of the start and the views. Same seed, same pictures; on CUDA up to the order of sums.
+        progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}. It
+            counts the steps of all pictures.
 
     Raises:
         ValueError: There is no such feature, a sign is neither 1 nor -1, a count is below 1, the learning rate is not
@@ -114,14 +119,16 @@ def visualise_features(
     height, width = _size(own_size if size is None else size)
     # Noise, so that no two layers agree by chance, as they may on one flat colour.
     noise = torch.rand(2, len(black), height, width, generator=torch.Generator().manual_seed(seed)).to(device)
-    with asking(model, black + (white - black) * noise) as (ask, count):
+    example = black + (white - black) * noise
+    ticker = Ticker(progress, steps * len(wanted), 0, "steps")
+    with closing(ticker), asking(model, example) as (ask, count):
         require_known("visualise_features", wanted, count)
 
         def respond(pictures: Tensor) -> Tensor:
             return ask(black + (white - black) * pictures)
 
         found = [
-            _climb(respond, part, up, (len(black), height, width), steps, learning_rate, seed, device)
+            _climb(respond, part, up, (len(black), height, width), steps, learning_rate, seed, device, ticker)
             for part, up in zip(
                 torch.tensor(wanted).split(batch_size), torch.tensor(upward).split(batch_size), strict=True
             )
@@ -172,6 +179,7 @@ def _climb(
     learning_rate: float,
     seed: int,
     device: torch.device,
+    tick: Callable[[int], None],
 ) -> tuple[Tensor, Tensor]:
     """Pictures (F, C, H, W) of features (F,), and the values they reach (F,)."""
     features, signs = features.to(device)[:, None], signs.to(device)
@@ -196,6 +204,7 @@ def _climb(
         (waves.grad,) = torch.autograd.grad((reached * signs).sum(), [waves], materialize_grads=True)
         optimizer.step()
         schedule.step()
+        tick(len(features))
     with torch.no_grad():
         pictures = draw()
         return pictures, respond(pictures).gather(1, features)[:, 0]

@@ -20,6 +20,7 @@ from pyinterp.heads.head import SparseHead
 from pyinterp.heads.head_study import FeatureCard, HeadStudy
 from pyinterp.models.images import Preprocessor
 from pyinterp.models.zoo import LoadedModel
+from pyinterp.progress import Progress
 
 WHERE = "illustrate"
 
@@ -36,6 +37,7 @@ def illustrate(
     made: bool = False,
     steps: int = 256,
     seed: int = 0,
+    progress: Progress = None,
 ) -> HeadStudy:
     """Add to the cards of a study where their features come from, and pictures that were made to raise them.
 
@@ -52,6 +54,7 @@ def illustrate(
         made: Also make a picture per feature; see `visualise_features`, which takes ``steps`` steps.
         steps: Of that.
         seed: Of that.
+        progress: Of that.
 
     Raises:
         ValueError: Images or model don't belong to the study; ``made`` without a preprocess.
@@ -74,7 +77,7 @@ def illustrate(
         if prepared is None:
             fix = "Pass preprocess: it tells the size of the network's images and the range of its inputs."
             raise ValueError(explain(WHERE, "a preprocess to make pictures for", "none", fix))
-        cards = _made(network, cards, head, prepared, max(study.pictures.shape[2:]), steps, seed)
+        cards = _made(network, cards, head, prepared, max(study.pictures.shape[2:]), steps, seed, progress)
     return replace(study, cards=cards)
 
 
@@ -110,9 +113,10 @@ def _made(
     side: int,
     steps: int,
     seed: int,
+    progress: Progress,
 ) -> tuple[FeatureCard, ...]:
     wanted = [card.feature for card in cards]
-    found = visualise_features(model, wanted, preprocess, steps=steps, seed=seed)
+    found = visualise_features(model, wanted, preprocess, steps=steps, seed=seed, progress=progress)
     pictures = shrink((found.pictures * 255).round().to(torch.uint8), side)
     z = (found.activations.double() - head.mean[wanted]) / head.std[wanted]
     return tuple(

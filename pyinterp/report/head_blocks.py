@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from pyinterp.report.plots import Series, line_chart, number, percent
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from pyinterp.heads.head_study import HeadStudy, PathCurve
+    from pyinterp.heads.head_study import HeadStudy, PathCurve, TopAccuracy
 
 LOSS = 0.05  # below the network's own layer: told as a warning
 ENOUGH = 30  # samples, before a comparison is praised
@@ -145,27 +146,34 @@ def _charts(study: HeadStudy) -> dict[str, Any]:
     if study.curve is not None:
         figures.append({"caption": "Accuracy along the path", "svg": _path_chart(study, study.curve)})
         text = _path_text(study, study.curve)
-    lines = [
-        Series("sparse: these alone", [(one.count, 100 * one.only) for one in study.top]),
-        Series("sparse: without them", [(one.count, 100 * one.without) for one in study.top], "second"),
-    ]
-    if study.dense_top:
-        lines += [
-            Series("dense: these alone", [(one.count, 100 * one.only) for one in study.dense_top], "faint"),
-            Series(
-                "dense: without them", [(one.count, 100 * one.without) for one in study.dense_top], "dashed"
-            ),
-        ]
+    most = max(2, int((study.weights != 0).sum(1).max()))
+    lines = _top_lines("sparse", study.top, most, ("main", "second"))
+    dense = [one for one in study.dense_top if one.count <= most]
+    if dense:
+        lines += _top_lines("dense", dense, most, ("faint", "dashed"))
     chart = line_chart(
         lines,
         label="Accuracy with only the largest contributions of each decision, and without them",
         x_label="largest contributions of a decision (logarithmic axis)",
         y_label="accuracy, %",
         log_x=True,
+        top=100,
     )
     figures.append({"caption": "How many features a decision rests on", "svg": chart})
-    text += " A decision rests on few features if these alone reach the full accuracy, and little is left without."
+    text += (
+        " A decision rests on few features if these alone reach the full accuracy, and little is left without. Taken "
+        "away are features of the predicted class; those that only its rivals use stay."
+    )
     return {"figures": figures, "text": text.strip()}
+
+
+def _top_lines(name: str, found: Sequence[TopAccuracy], most: int, roles: tuple[str, str]) -> list[Series]:
+    """Accuracies with only the largest contributions and without them; beyond ``most`` there are none."""
+    by_count = {min(one.count, most): one for one in found}
+    return [
+        Series(f"{name}: these alone", [(k, 100 * one.only) for k, one in by_count.items()], roles[0]),
+        Series(f"{name}: without them", [(k, 100 * one.without) for k, one in by_count.items()], roles[1]),
+    ]
 
 
 def _path_text(study: HeadStudy, curve: PathCurve) -> str:
@@ -190,21 +198,26 @@ def _path_text(study: HeadStudy, curve: PathCurve) -> str:
 
 
 def _path_chart(study: HeadStudy, curve: PathCurve) -> Any:
-    used = curve.features_per_class.tolist()
-    train = [(x, 100 * y) for x, y in zip(used, curve.train_accuracy.tolist(), strict=True)]
-    lines = [Series("fitted samples", train, "faint")]
-    shown = train
+    # Along the path a feature may leave again: by lambda the line would run to and fro.
+    order = curve.features_per_class.argsort(stable=True).tolist()
+
+    def points(accuracy: Tensor) -> list[tuple[float, float]]:
+        return [(float(curve.features_per_class[i]), 100 * float(accuracy[i])) for i in order]
+
+    shown = points(curve.train_accuracy)
+    lines = [Series("fitted samples", shown, "faint")]
     if len(curve.validation_accuracy):
-        shown = [(x, 100 * y) for x, y in zip(used, curve.validation_accuracy.tolist(), strict=True)]
+        shown = points(curve.validation_accuracy)
         lines.insert(0, Series("held-out samples", shown))
-    missed = [point for point, good in zip(shown, curve.converged.tolist(), strict=True) if not good]
+    missed = [point for point, i in zip(shown, order, strict=True) if not curve.converged[i]]
     return line_chart(
         lines,
         label="Accuracy of the heads of the path against their features per class",
-        x_label="features per class (logarithmic axis)",
+        x_label="features per class (logarithm of 1 + x)",
         y_label="accuracy, %",
-        log_x=True,
-        mark=None if curve.point is None else (*shown[curve.point], "this head"),
+        zero_x=True,
+        top=100,
+        mark=None if curve.point is None else (*shown[order.index(curve.point)], "this head"),
         open_points=(missed, "not converged") if missed else None,
     )
 

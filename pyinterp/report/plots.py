@@ -9,12 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from markupsafe import Markup
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40
 ABOVE = 32
+APART = 28  # between two numbers under an axis
+LETTER = 6.5  # width of a letter
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,8 @@ def line_chart(
     y_label: str,
     log_y: bool = False,
     log_x: bool = False,
+    zero_x: bool = False,
+    top: float | None = None,
     bound: tuple[float, str] | None = None,
     breaks: Sequence[tuple[float, str]] = (),
     mark: tuple[float, float, str] | None = None,
@@ -74,9 +79,11 @@ def line_chart(
         y_label: Words above the vertical axis.
         log_y: Vertical axis in powers of ten; values <= 0 are left out.
         log_x: Horizontal axis likewise.
+        zero_x: Horizontal axis in powers of ten of 1 + x instead, which has a place for 0.
+        top: End of the vertical axis, if not the largest value.
         bound: A horizontal dashed line (value, words).
         breaks: Vertical thin lines (x, words), such as the start of a phase.
-        mark: One dot (x, y, words).
+        mark: One dot (x, y, words); the words stand where fewest lines cross them.
         open_points: Rings around points that are not to be trusted, and what the legend calls them.
     """
     lines = [Series(s.name, _drawable(s.points, log_x, log_y), s.role) for s in series]
@@ -86,8 +93,9 @@ def line_chart(
     ys = [y for _, y in drawn] + ([bound[0]] if bound else [])
     if not xs:
         return Markup('<p class="quiet">{}: nothing was recorded.</p>').format(label)
-    x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x)
-    y_axis = _Axis(min(ys) if log_y else min(0.0, *ys), max(ys), HEIGHT - BOTTOM, ABOVE, log_y)
+    x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x or zero_x, shift=float(zero_x))
+    high = max(ys) if top is None else top
+    y_axis = _Axis(min(ys) if log_y else min(0.0, *ys), high, HEIGHT - BOTTOM, ABOVE, log_y)
     parts = [_frame(x_axis, y_axis, x_label, y_label)]
     for x, words in breaks:
         if min(xs) <= x <= max(xs):
@@ -112,8 +120,9 @@ def line_chart(
                 bound[1],
             )
         )
-    for line in lines:
-        path = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in line.points)
+    placed = [[(x_axis(x), y_axis(y)) for x, y in line.points] for line in lines]
+    for line, points in zip(lines, placed, strict=True):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         parts.append(Markup('<polyline class="line {}" points="{}"/>').format(line.role, path))
     rings = _drawable(open_points[0], log_x, log_y) if open_points else []
     for x, y in rings:
@@ -121,19 +130,13 @@ def line_chart(
             Markup('<circle class="ring" cx="{:.1f}" cy="{:.1f}" r="3.5"/>').format(x_axis(x), y_axis(y))
         )
     for x, y in dots:
-        right = x_axis(x) > WIDTH - 120
+        words = mark[2] if mark else ""
+        across, down, anchor = _beside(x_axis(x), y_axis(y), words, placed)
         parts.append(
             Markup(
                 '<circle class="point" cx="{0:.1f}" cy="{1:.1f}" r="6"/>'
                 '<text class="name" x="{2:.1f}" y="{3:.1f}" text-anchor="{4}">{5}</text>'
-            ).format(
-                x_axis(x),
-                y_axis(y),
-                x_axis(x) + (-10 if right else 10),
-                y_axis(y) - 8,
-                "end" if right else "start",
-                mark[2] if mark else "",
-            )
+            ).format(x_axis(x), y_axis(y), across, down, anchor, words)
         )
     named = [*lines, *([Series(open_points[1], (), "open")] if open_points and rings else [])]
     legend = _legend(named) if len(named) > 1 else Markup("")
@@ -266,18 +269,23 @@ def bar_chart(
 class _Axis:
     """Maps values to positions, linearly or by logarithm, and chooses ticks."""
 
-    def __init__(self, low: float, high: float, start: float, end: float, log: bool) -> None:
+    def __init__(
+        self, low: float, high: float, start: float, end: float, log: bool, shift: float = 0.0
+    ) -> None:
         if high <= low:
-            low, high = (low / 2, low * 2) if log else (min(0.0, low), low + (abs(low) or 1.0))
-        self.low, self.high, self.start, self.end, self.log = low, high, start, end, log
+            even = not log or shift
+            low, high = (min(0.0, low), low + (abs(low) or 1.0)) if even else (low / 2, low * 2)
+        self.low, self.high, self.start, self.end, self.log, self.shift = low, high, start, end, log, shift
 
     def __call__(self, value: float) -> float:
         low, high = self.low, self.high
         if self.log:
-            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+            low, high, value = (math.log10(one + self.shift) for one in (low, high, value))
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self, count: int) -> list[float]:
+        if self.shift:
+            return self._ticks_from_zero()
         if self.log:
             return self._log_ticks()
         rough = (self.high - self.low) / count
@@ -300,6 +308,35 @@ class _Axis:
                 break
         stride = max(1, math.ceil(len(inside) / 6))
         return inside[::stride]
+
+    def _ticks_from_zero(self) -> list[float]:
+        powers = range(-1, math.ceil(math.log10(self.high)) + 1)
+        found: list[float] = []
+        for tick in (0.0, *(step * 10.0**power for power in powers for step in (1, 2, 5))):
+            apart = not found or self(tick) - self(found[-1]) > APART
+            if self.low <= tick <= self.high and apart:
+                found.append(tick)
+        return found
+
+
+def _beside(
+    x: float, y: float, words: str, lines: Sequence[Sequence[tuple[float, float]]]
+) -> tuple[float, float, str]:
+    """Where words stand beside a dot (x, baseline, anchor): inside the chart, and crossed by as few lines as can be."""
+    width = LETTER * len(words)
+    free = []
+    for side, rise in ((1, 18), (-1, -8), (1, -8), (-1, 18)):
+        left, right = sorted((x + 10 * side, x + (10 + width) * side))
+        if left < LEFT or right > WIDTH - RIGHT or not ABOVE <= y + rise <= HEIGHT - BOTTOM - 3:
+            continue
+        crossed = sum(
+            left <= a + (c - a) * t / 20 <= right and y + rise - 12 <= b + (d - b) * t / 20 <= y + rise + 4
+            for line in lines
+            for (a, b), (c, d) in pairwise(line)
+            for t in range(21)
+        )
+        free.append((crossed, x + 10 * side, y + rise, "start" if side > 0 else "end"))
+    return min(free, key=lambda one: one[0])[1:] if free else (x + 10, y - 8, "start")
 
 
 def _drawable(points: Sequence[tuple[float, float]], log_x: bool, log_y: bool) -> list[tuple[float, float]]:

@@ -290,7 +290,10 @@ DAMAGES = {
     "no json": (lambda folder: (folder / "f.json").unlink(), r"got no f\.json"),
     "no npy": (lambda folder: (folder / "f.npy").unlink(), r"got no f\.npy"),
     "other json": (lambda folder: (folder / "f.json").write_text('{"a": 1}'), "this version has not written"),
-    "broken json": (lambda folder: (folder / "f.json").write_text('{"a": '), "Expecting value"),
+    "broken json": (
+        lambda folder: (folder / "f.json").write_text('{"a": '),
+        r"got a f\.json that is damaged \(Expecting value",
+    ),
     "list": (lambda folder: (folder / "f.json").write_text("[]"), "this version has not written"),
     "other npy": (lambda folder: np.save(folder / "f.npy", np.zeros((10, 6))), "float64 values of shape"),
     "transposed": (

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pyinterp.features import extract_features
+from pyinterp.features.data import open_source, require_readable
 from pyinterp.models.images import load_images
 
 
@@ -268,6 +269,21 @@ def test_unreadable_pictures_are_named_by_their_path(tmp_path: Path) -> None:
     draw(root / "stray.png", 0)
     with pytest.raises(ValueError, match=r"pictures or folders of classes in .*, got both"):
         extract_features(model, root)
+
+
+def test_all_unreadable_files_are_found_at_once(tmp_path: Path) -> None:
+    root, told = class_folder(tmp_path), []
+    source = open_source(root, None, 1)
+    require_readable(source, told.append)
+    assert source.rows == len(source.pictures) == told[-1]["done"] == told[-1]["total"]
+    for i in range(12):
+        (root / "cat" / f"x{i:02}.png").write_text("no picture")
+    draw(root / "cat" / "x05.png", 0)
+    with pytest.raises(ValueError, match=r"got 11 of \d+ that can't \(cat/x00\.png: not an image") as caught:
+        require_readable(open_source(root, None, 1), False)
+    assert "x10.png" in str(caught.value) and "x11.png" not in str(caught.value)
+    assert "; ...). Repair or remove them." in str(caught.value)
+    require_readable(open_source(images(), None, 1), False)  # nothing to be read
 
 
 @pytest.mark.parametrize(

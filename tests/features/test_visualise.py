@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,6 +133,13 @@ def test_same_seed_same_picture_whatever_else_is_asked_for() -> None:
     torch.testing.assert_close(parts.pictures, first.pictures, rtol=1e-3, atol=1e-3)
     other = visualise_features(net, [4, 2, 0], resize(16), signs=[1, 1, -1], steps=10, seed=1)
     assert (other.pictures - first.pictures).abs().max() > 0.05
+
+
+def test_the_steps_of_all_pictures_are_told() -> None:
+    told: list[Mapping[str, Any]] = []
+    visualise_features(Colours().eval(), [0, 1, 2], resize(8), steps=4, batch_size=2, progress=told.append)
+    assert [one["done"] for one in told] == [2, 4, 6, 8, 9, 10, 11, 12]
+    assert {one["total"] for one in told} == {12}
 
 
 def test_any_size_and_grey_networks() -> None:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from report_samples import NASTY, a_card, a_study
 
+from pyinterp.heads.head_study import TopAccuracy
 from pyinterp.heads.reading import Flip
 from pyinterp.report import write_report
 
@@ -117,10 +118,10 @@ def test_the_path_shows_the_head_and_what_is_not_optimal(tmp_path: Path) -> None
     assert "right on 90 % of the held-out samples; 1.67 features per class come within one point" in part
     assert part.count('class="ring"') == 1 and part.count('class="point"') == 1
     assert "this head" in part and "dense: these alone" in part
-    # The chosen dot lies on the line of the held-out samples: at the place of its second drawn point.
+    # The chosen dot lies on the line of the held-out samples: at the place of its third point.
     line = re.search(r'<polyline class="line main" points="([^"]*)"', part)
     dot = re.search(r'<circle class="point" cx="([\d.]+)" cy="([\d.]+)"', part)
-    assert line and dot and line[1].split()[1] == f"{dot[1]},{dot[2]}"
+    assert line and dot and line[1].split()[2] == f"{dot[1]},{dot[2]}"
     curve = a_study().curve
     assert curve is not None
     good = replace(curve, converged=torch.ones(4, dtype=torch.bool), point=None)
@@ -128,6 +129,40 @@ def test_the_path_shows_the_head_and_what_is_not_optimal(tmp_path: Path) -> None
     assert "ringed" not in part and 'class="ring"' not in part and 'class="point"' not in part
     assert "dense" not in part
     assert "Accuracy along the path" not in page(tmp_path, a_study(curve=None))
+
+
+def drawn(part: str) -> dict[str, list[tuple[float, float]]]:
+    """The lines of a section by their role, point by point."""
+    return {
+        role: [(float(x), float(y)) for x, y in (point.split(",") for point in points.split())]
+        for role, points in re.findall(r'<polyline class="line (\w+)" points="([^"]*)"', part)
+    }
+
+
+def test_the_path_runs_from_the_empty_head_to_the_right(tmp_path: Path) -> None:
+    curve = a_study().curve
+    assert curve is not None
+    back = replace(curve, features_per_class=torch.tensor([0.0, 2.0, 5 / 3, 2.5]).double())
+    part = section(page(tmp_path, a_study(curve=back, dense_top=())), "path").partition("</figure>")[0]
+    for line in (drawn(part)["main"], drawn(part)["faint"]):
+        assert len(line) == 4 and [x for x, _ in line] == sorted(x for x, _ in line)
+        assert line[0][0] == 52  # the empty head stands at the axis
+    # From 0 to 100 %, whatever is reached.
+    (x, y), height = drawn(part)["main"][1], 250 - 40 - 32
+    assert y == pytest.approx(250 - 40 - 0.9 * height, abs=0.1)
+    assert f'cx="{x}" cy="{y}"' in part and ">100</text>" in part
+
+
+def test_contributions_end_where_the_classes_features_end(tmp_path: Path) -> None:
+    top = tuple(TopAccuracy(count, count / 10, 0.5) for count in (1, 2, 5))
+    dense = tuple(TopAccuracy(count, count / 20, 0.5) for count in (1, 2, 5))
+    weights = torch.tensor([[0.5, -0.25, 1.0], [0.0, 1.0, 0.125], [0.0, 0.5, 0.0]])
+    text = section(page(tmp_path, a_study(curve=None, weights=weights, top=top, dense_top=dense)), "path")
+    lines = drawn(text)
+    # Of three features the five largest are all three; the dense layer has more.
+    assert len(lines["main"]) == 3 and len(lines["faint"]) == 2
+    assert lines["main"][-1][0] == 440 - 14 and ">5</text>" not in text
+    assert "those that only its rivals use stay" in text
 
 
 def test_each_class_has_a_card_with_its_features(tmp_path: Path) -> None:
@@ -147,6 +182,12 @@ def test_each_class_has_a_card_with_its_features(tmp_path: Path) -> None:
     assert first.partition("</ul>")[0].count("<li") == 2 and first.count('class="own"') == 1
     assert "1 feature<" in dog and "right" not in dog  # none of its samples was judged
     assert nasty.index("Feature 5") < nasty.index("Feature 7")
+
+
+def test_a_head_without_features_has_a_page(tmp_path: Path) -> None:
+    nothing = {"weights": torch.zeros(3, 0), "typical": torch.zeros(3, 0), "used": torch.zeros(0).long()}
+    found = a_study(**nothing, cards=(), cases=(), repairs=(), shared=())
+    assert section(page(tmp_path, found), "classes").count("No feature: it is what is left") == 3
 
 
 def test_a_picture_is_in_the_page_once(tmp_path: Path) -> None:
@@ -177,6 +218,8 @@ def test_places_are_lit_and_made_pictures_stand_last(tmp_path: Path) -> None:
     assert "is lit" not in page(tmp_path, a_study())
     assert "in bold where it is the same class" in text and "those in which it is lowest" not in text
     assert "those in which it is lowest" in page(tmp_path, a_study())
+    # Grey hides neither white strokes nor black ones, on a light page and on a dark one.
+    assert ".thumb .veil { fill: #808080; opacity: .55;" in text
 
 
 def test_errors_come_with_what_repairs_them(tmp_path: Path) -> None:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from xml.etree import ElementTree
 
 import pytest
 
-from pyinterp.report.plots import HEIGHT, WIDTH, Series, bar_chart, dot_plot, line_chart, number, percent
+from pyinterp.report.plots import (
+    ABOVE,
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    WIDTH,
+    Series,
+    bar_chart,
+    dot_plot,
+    line_chart,
+    number,
+    percent,
+)
 
 NASTY = "<script>alert(1)</script>\"'&"
 
@@ -62,6 +75,38 @@ def test_a_log_axis_is_even_in_factors_and_leaves_out_zero() -> None:
     drawn = polyline(chart)
     assert len(drawn) == 3
     assert drawn[0][1] - drawn[1][1] == pytest.approx(drawn[1][1] - drawn[2][1], abs=0.2)
+
+
+def test_an_axis_of_1_plus_x_has_a_place_for_zero() -> None:
+    series = [Series("a", [(0, 1), (1, 2), (3, 3)])]
+    chart = line_chart(series, label="t", x_label="x", y_label="y", zero_x=True)
+    (x0, _), (x1, _), (x2, _) = polyline(chart)
+    assert x0 == LEFT and x1 - x0 == pytest.approx(x2 - x1, abs=0.2)
+    shown = re.findall(r'text-anchor="middle">([^<]*)<', chart)
+    assert shown[0] == "0" and {"1", "2"} <= set(shown)
+    parsed(line_chart([Series("a", [(0, 1)])], label="t", x_label="x", y_label="y", zero_x=True))
+
+
+def test_an_axis_ends_where_it_is_told_to() -> None:
+    chart = line_chart([Series("a", [(0, 0), (1, 50)])], label="t", x_label="x", y_label="y", top=100)
+    assert ">100</text>" in chart
+    assert polyline(chart)[1][1] == pytest.approx((ABOVE + HEIGHT - BOTTOM) / 2, abs=0.1)
+
+
+@pytest.mark.parametrize("mark", [(5.0, 8.0), (10.0, 4.0), (0.0, 9.9)])
+def test_the_words_of_a_dot_stand_clear_of_lines_and_edges(mark: tuple[float, float]) -> None:
+    lines = [Series("a", [(0, 0), (5, 8), (10, 10)]), Series("b", [(0, 2), (5, 9.5), (10, 10)])]
+    chart = line_chart(lines, label="t", x_label="x", y_label="y", mark=(*mark, "this head"))
+    found = re.search(r'class="name" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)"', chart)
+    assert found
+    x, y, width = float(found[1]), float(found[2]), 6.5 * len("this head")
+    left = x if found[3] == "start" else x - width
+    assert left >= LEFT and left + width <= WIDTH - 14 and ABOVE <= y <= HEIGHT - BOTTOM
+    for points in re.findall(r'points="([^"]*)"', chart):
+        ends = [tuple(map(float, pair.split(","))) for pair in points.split()]
+        for (a, b), (c, d) in itertools.pairwise(ends):
+            on = [(a + (c - a) * t / 99, b + (d - b) * t / 99) for t in range(100)]
+            assert not any(left < px < left + width and y - 9 < py < y for px, py in on)
 
 
 def test_one_point_and_equal_values_draw_without_error() -> None:
