@@ -137,7 +137,9 @@ def test_same_seed_same_picture_whatever_else_is_asked_for() -> None:
 
 def test_the_steps_of_all_pictures_are_told() -> None:
     told: list[Mapping[str, Any]] = []
-    visualise_features(Colours().eval(), [0, 1, 2], resize(8), steps=4, batch_size=2, progress=told.append)
+    visualise_features(
+        headed(Colours(), 4), [0, 1, 2], resize(8), steps=4, batch_size=2, progress=told.append
+    )
     assert [one["done"] for one in told] == [2, 4, 6, 8, 9, 10, 11, 12]
     assert {one["total"] for one in told} == {12}
 

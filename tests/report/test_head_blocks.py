@@ -184,10 +184,12 @@ def test_each_class_has_a_card_with_its_features(tmp_path: Path) -> None:
     assert nasty.index("Feature 5") < nasty.index("Feature 7")
 
 
-def test_a_head_without_features_has_a_page(tmp_path: Path) -> None:
-    nothing = {"weights": torch.zeros(3, 0), "typical": torch.zeros(3, 0), "used": torch.zeros(0).long()}
-    found = a_study(**nothing, cards=(), cases=(), repairs=(), shared=())
-    assert section(page(tmp_path, found), "classes").count("No feature: it is what is left") == 3
+def test_a_class_without_features_is_explained(tmp_path: Path) -> None:
+    weights = a_study().weights.clone()
+    weights[1] = 0
+    told = section(page(tmp_path, a_study(weights=weights)), "classes")
+    assert told.count("No feature: it is what is left") == 1
+    assert "No feature: it is what is left" not in page(tmp_path, a_study())
 
 
 def test_a_picture_is_in_the_page_once(tmp_path: Path) -> None:
