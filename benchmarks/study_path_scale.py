@@ -2,16 +2,16 @@
 
 python benchmarks/study_path_scale.py --out FILE
 
-A pass is two products, X W^T and P^T X, of 2 N d K multiply-adds each. Its time is measured for several N, beside the
-time of one square product of torch, and a line is fitted; then a path with 1000 classes is followed until 20 features
-per class, and its passes are counted.
+A pass is two products, X W^T and P^T X, of 2 N d K floating-point operations each. Its time is measured for several N,
+beside the time of one square product of torch, and a line is fitted; then a path with 1000 classes is followed until 20
+features per class, and its passes are counted. Memory is what a path takes beyond its features (Linux tells the peak
+between two moments), for the smallest and the largest N.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -41,8 +41,7 @@ def fastest(step: Any, turns: int = 3) -> float:
 
 
 def one_pass(count: int) -> dict[str, float]:
-    features, labels = rectified(count, WIDTH, CLASSES)
-    labels[:CLASSES] = torch.arange(CLASSES)
+    features, labels = samples(count)
     mean, std = features.double().mean(0), features.double().std(0, correction=0)
     rows = Rows(features, labels, None, mean, std, family_of("multinomial", labels), [torch.device("cpu")])
     weights, bias = torch.zeros(CLASSES, WIDTH), torch.zeros(CLASSES)
@@ -56,6 +55,31 @@ def one_pass(count: int) -> dict[str, float]:
     }
 
 
+def samples(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    features, labels = rectified(count, WIDTH, CLASSES)
+    labels[:CLASSES] = torch.arange(CLASSES)
+    return features, labels
+
+
+def gigabytes(what: str) -> float:
+    """VmRSS (now) or VmHWM (the peak since it was reset)."""
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(what))
+    return int(line.split()[1]) / 2**20
+
+
+def reset_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def memory(count: int) -> dict[str, float]:
+    """Of a short path."""
+    features, labels = samples(count)
+    reset_peak()
+    before = gigabytes("VmRSS")
+    path = fit_sparse_path(features, labels, n_lambdas=3, min_ratio=0.6, tolerance=1e-3, progress=False)
+    return {"rows": count, "points": len(path), "gigabytes": gigabytes("VmHWM") - before}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, required=True)
@@ -66,9 +90,10 @@ def main() -> None:
     peak = 2 * 2048**3 / fastest(lambda: square @ square, 5) / 1e9
     passes = [one_pass(count) for count in chosen.rows]
     slope = (passes[-1]["seconds"] - passes[0]["seconds"]) / (passes[-1]["rows"] - passes[0]["rows"])
-    features, labels = rectified(chosen.path_rows, WIDTH, CLASSES)
-    labels[:CLASSES] = torch.arange(CLASSES)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    memories = [memory(min(chosen.rows)), memory(max(chosen.rows))]
+    features, labels = samples(chosen.path_rows)
+    reset_peak()
+    before = gigabytes("VmRSS")
     start = time.perf_counter()
     path = fit_sparse_path(
         features, labels, n_lambdas=POINTS, max_features_per_class=20, tolerance=1e-3, progress=False
@@ -80,6 +105,7 @@ def main() -> None:
         "square_product_gigaflop_per_second": peak,
         "passes": passes,
         "seconds_per_million_rows": 1e6 * slope,
+        "memory": memories,
         "path": {
             "rows": chosen.path_rows,
             "points": len(path),
@@ -88,8 +114,7 @@ def main() -> None:
             "features_per_class": float(path.features_per_class[-1]),
             "seconds": seconds,
             "seconds_in_passes_by_formula": int(path.passes.sum()) * slope * chosen.path_rows,
-            "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-            "peak_gigabytes_before": before / 2**20,
+            "gigabytes": gigabytes("VmHWM") - before,
         },
     }
     chosen.out.write_text(json.dumps(report, indent=1) + "\n")

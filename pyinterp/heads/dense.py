@@ -33,7 +33,11 @@ def head_of(classifier: Classifier, mean: Tensor, std: Tensor, class_names: Sequ
 
     Raises:
         ValueError: Mean or deviation of another number of features.
+        TypeError: ``classifier`` is something else, such as a network.
     """
+    if not isinstance(classifier, Classifier):
+        fix = "Pass find_classifier(model)."
+        raise TypeError(explain("head_of", "a Classifier", type(classifier).__name__, fix))
     layer: Any = classifier.layer
     weights = layer.weight.detach().flatten(1)
     dtype = torch.promote_types(weights.dtype, torch.float32)
@@ -73,14 +77,24 @@ def dense_head(
     Returns:
         None if some class is not known to the network, or two are the same to it.
     """
-    rows = _rows(head.class_names, model_classes, classifier.classes)
+    rows = class_rows(head.class_names, model_classes, classifier.classes)
     if rows is None or len(rows) != head.classes or head.family == "gaussian":
         return None
     whole = head_of(classifier, head.mean, head.std, head.class_names)
     return replace(whole, weights=whole.weights[rows], bias=whole.bias[rows])
 
 
-def _rows(names: Sequence[str], known: Sequence[str], classes: int) -> list[int] | None:
+def class_rows(names: Sequence[str], known: Sequence[str], classes: int) -> list[int] | None:
+    """Which of a network's classes some names are; see `dense_head`.
+
+    Args:
+        names: None: all classes in their order.
+        known: The network's names.
+        classes: How many it has.
+
+    Returns:
+        None if some name is not known, or two are the same class.
+    """
     if not names:
         return list(range(classes))
     if len(known) != classes:

@@ -38,7 +38,7 @@ class SparseHeadClassifier(ClassifierMixin, BaseEstimator):
         n_lambdas: Points of the path.
         min_ratio: Last lambda over the first.
         tolerance: Aim of the relative KKT violation. None: 1e-4 for float32; 1e-9 for float64, where weighted samples
-            then give what repeated ones do to 7 digits, in about three times as many passes.
+            then give what repeated ones do to 7 digits, in three to four times as many passes.
         grouped: All classes use a feature, or none does.
         validation_fraction: Share of the samples that ``within`` holds out.
         solver: As in `fit_sparse_path`.

@@ -22,6 +22,7 @@ from pyinterp.heads.sparse_path import SparsePath
 from pyinterp.models.classifier import find_classifier
 from pyinterp.models.identity import model_digest
 from pyinterp.models.images import Preprocessor
+from pyinterp.models.inputs import Inputs
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.version import package_version
 
@@ -46,6 +47,7 @@ def study_head(
     rows: Tensor | None = None,
     images: Any = None,
     preprocess: Preprocessor | None = None,
+    example: Inputs | None = None,
     features_shown: int = 6,
     pictures: int = 5,
     side: int = 96,
@@ -64,6 +66,8 @@ def study_head(
         rows: The samples to judge the head by, to which it was not fitted; None: all, as fitted ones.
         images: What the features were extracted from: a tensor, what `load_images` gives, a list, or a folder.
         preprocess: PIL image -> (C, H, W); None takes that of a `LoadedModel`.
+        example: Inputs to find the last layer with, for networks that take no images; see `find_classifier`. None takes
+            the first of the images.
         features_shown: Features of each class with a card: its largest |weights|.
         pictures: On each card.
         side: Of a picture, in pixels, at most.
@@ -73,20 +77,23 @@ def study_head(
 
     Raises:
         ValueError: Labels, rows, images or the model don't belong to the features; a head of numbers (gaussian).
-        TypeError: Images of an unknown kind; features or labels of a wrong type.
+        TypeError: ``model`` is no network; images of an unknown kind; features or labels of a wrong type.
     """
     values, given, names = _parts(features, labels, head)
     judged = torch.arange(len(values)) if rows is None else _checked_rows(rows, len(values))
     loaded = model if isinstance(model, LoadedModel) else None
     network = loaded.model if loaded else model
-    assert isinstance(network, nn.Module)
+    if not isinstance(network, nn.Module):
+        fix = "Pass the network that gave the features."
+        raise TypeError(explain(WHERE, "a torch.nn.Module or a LoadedModel", type(network).__name__, fix))
     if head.model_digest and model_digest(network) != head.model_digest:
         fix = "Load the network that gave the features."
         raise ValueError(explain(WHERE, "the network of this head", "another", fix))
     gallery = None
     if images is not None:
         gallery = Gallery(images, names, preprocess or (loaded.preprocess if loaded else None))
-    example = None if gallery is None else gallery.read([0, 0]).tensor
+    if example is None and gallery is not None:
+        example = gallery.read([0, 0]).tensor
     classifier = find_classifier(network, example)
     dense = dense_head(classifier, head, loaded.classes if loaded else ())
 

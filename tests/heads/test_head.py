@@ -230,6 +230,8 @@ def test_head_of_one_logit_is_binary() -> None:
     assert (head.family, head.classes) == ("binary", 2)
     with pytest.raises(ValueError, match=r"head_of: expected std \(6,\), got \(5,\)"):
         head_of(classifier, values.double().mean(0), torch.ones(5))
+    with pytest.raises(TypeError, match="head_of: expected a Classifier, got Sequential"):
+        head_of(nn.Sequential(), values.mean(0), values.std(0))  # type: ignore[arg-type]
 
 
 # ---- on disk

@@ -369,11 +369,25 @@ def test_another_network_and_other_things_are_refused(
         study_head(Net().eval(), head, features, images=images)
     with pytest.raises(TypeError, match="expected images, got int"):
         study_head(net, head, features, images=7)
+    with pytest.raises(TypeError, match="a torch.nn.Module or a LoadedModel, got str"):
+        study_head("resnet50", head, features)  # type: ignore[arg-type]
     numbers = fit_sparse_path(
         features.values, features.values[:, :1], family="gaussian", n_lambdas=4, min_ratio=0.5
     )
     with pytest.raises(ValueError, match="a head of classes"):
         study_head(net, numbers.select(point=2), features)
+
+
+def test_a_network_that_takes_no_images_is_found_by_its_example() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3)).eval()
+    inputs = torch.randn(30, 6)
+    found = extract_features(net, inputs, net(inputs).argmax(1))
+    path = fit_sparse_path(found, n_lambdas=5, min_ratio=0.1)
+    with pytest.raises(ValueError, match="a model that takes the example"):
+        study_head(net, path.select(point=4), found)
+    study = study_head(net, path.select(point=4), found, path=path, example=inputs[:2])
+    assert study.dense_accuracy == 1 and not study.cards
 
 
 def test_a_class_without_judged_samples_has_no_accuracy(
