@@ -35,9 +35,10 @@ def head_of(classifier: Classifier, mean: Tensor, std: Tensor, class_names: Sequ
         ValueError: Mean or deviation of another number of features.
         TypeError: ``classifier`` is something else, such as a network.
     """
-    if not isinstance(classifier, Classifier):
+    given: Any = classifier
+    if not isinstance(given, Classifier):
         fix = "Pass find_classifier(model)."
-        raise TypeError(explain("head_of", "a Classifier", type(classifier).__name__, fix))
+        raise TypeError(explain("head_of", "a Classifier", type(given).__name__, fix))
     layer: Any = classifier.layer
     weights = layer.weight.detach().flatten(1)
     dtype = torch.promote_types(weights.dtype, torch.float32)
