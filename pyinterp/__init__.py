@@ -1,8 +1,8 @@
-"""See what a trained vision network computes: chains, interactions, sparse heads."""
+"""See what a trained vision network computes: chains, interactions, what layers know, sparse heads."""
 
 from typing import TYPE_CHECKING, Any
 
-from pyinterp import chains, features, games, heads, interactions, models, ops
+from pyinterp import chains, features, games, heads, interactions, knowledge, models, ops
 from pyinterp.chains import Chain, extract_chain, extract_chains
 from pyinterp.features import Features, extract_features
 from pyinterp.games import ImageGame, box_players, grid_players, segment_players
@@ -16,6 +16,7 @@ from pyinterp.interactions import (
     interactions_from_values,
     sparse_and_or,
 )
+from pyinterp.knowledge import LayerKnowledge, compare_knowledge, measure_knowledge
 
 if TYPE_CHECKING:
     from pyinterp.report import write_report
@@ -25,11 +26,13 @@ __all__ = [
     "Features",
     "ImageGame",
     "Interactions",
+    "LayerKnowledge",
     "SparseAndOr",
     "SparseHead",
     "SparsePath",
     "box_players",
     "chains",
+    "compare_knowledge",
     "extract_chain",
     "extract_chains",
     "extract_features",
@@ -43,6 +46,8 @@ __all__ = [
     "heads",
     "interactions",
     "interactions_from_values",
+    "knowledge",
+    "measure_knowledge",
     "models",
     "ops",
     "segment_players",

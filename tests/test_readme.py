@@ -28,6 +28,7 @@ DOCUMENTS = (
     "CONTRIBUTING.md",
     "docs/chains.md",
     "docs/interactions.md",
+    "docs/knowledge.md",
     "docs/sparse_heads.md",
     "docs/spurious.md",
 )
@@ -109,6 +110,23 @@ def test_the_python_of_the_document_on_sparse_heads_runs() -> None:
     namespace: dict[str, object] = {"__name__": "document", "model": model.eval()}
     namespace |= {"images": torch.randn(40, 3, 12, 12), "labels": torch.arange(40) % 4}
     run(snippets, "docs/sparse_heads.md", namespace)
+
+
+@pytest.mark.filterwarnings("ignore:fit_probes. expected an accuracy above chance")
+def test_the_python_of_the_document_on_knowledge_runs() -> None:
+    """On the `model`, the `other` one, the `images` and the `labels` it assumes: small ones that know nothing."""
+    snippets = blocks("docs/knowledge.md", "python")
+    assert snippets
+    torch.manual_seed(0)
+    small = [
+        nn.Sequential(
+            *(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+        ).eval()
+        for _ in range(2)
+    ]
+    namespace: dict[str, object] = {"__name__": "document", "model": small[0], "other": small[1]}
+    namespace |= {"images": torch.randn(40, 3, 12, 12), "labels": torch.arange(40) % 4}
+    run(snippets, "docs/knowledge.md", namespace)
 
 
 def test_the_python_of_the_document_on_a_shortcut_runs() -> None:

@@ -15,6 +15,7 @@ PACKAGE = ROOT / "pyinterp"
 RESULTS = {
     *("chains.chain", "chains.curve", "chains.flow"),
     *("heads.head_study", "heads.scored_words", "interactions.interactions", "interactions.subsets"),
+    "knowledge.layer_knowledge",
 }
 
 # Room -> what it may import of pyinterp: rooms, or single modules of them. Kernels know no models, models know no
@@ -45,7 +46,17 @@ MAY_IMPORT = {
         "memory",
     },
     "chains": {"models", "ops", "errors", "storage"},
-    "knowledge": {"interactions", "games", "features", "elastic", "heads", "models", "errors"},
+    "knowledge": {
+        "interactions",
+        "games",
+        "features",
+        "heads",
+        "models",
+        "errors",
+        "storage",
+        "version",
+        "progress",
+    },
     "distributed": {"errors"},
     "report": {*RESULTS, "errors", "storage", "version"},
     "testing": {"models", "ops", "errors"},

@@ -7,50 +7,28 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_result, say, told
+from pyinterp.cli.data import Data, class_folders, photograph_crops, require_classes
 from pyinterp.errors import explain
 
 if TYPE_CHECKING:
     from pyinterp.features import Features
-    from pyinterp.features.data import Source
     from pyinterp.heads import SparseHead, SparsePath
     from pyinterp.heads.head_study import HeadStudy
     from pyinterp.models import LoadedModel
 
 ASKED, ASKED_OF_PHOTOGRAPHS = 20.0, 5.0  # features per class
-CROPS, CROPS_SEED = 20, 0
 BEYOND = 2  # the path goes on to this many times the features that were asked for, for its picture
 NEAR = 0.1
 # How fit_sparse_path tells of a path in its file that it does not go on with; a file of another kind is left alone.
 _OTHER = re.compile(r"it (differs in [^)]*)")
 _DAMAGED = re.compile(r"SparsePath\.load: expected (the two files|.* got \w*Error)")
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What is classified.
-
-    Attributes:
-        images: A folder with one sub-folder per class, or pictures.
-        labels: Of pictures; None where folders tell.
-        class_names: Of pictures.
-        names: Of pictures.
-        counts: Images of each class, by its name.
-        source: The files of a folder; None of pictures.
-    """
-
-    images: Any
-    labels: list[int] | None
-    class_names: tuple[str, ...]
-    names: tuple[str, ...]
-    counts: dict[str, int]
-    source: Source | None
 
 
 def head(
@@ -119,7 +97,7 @@ def head(
     if within is not None and validation == 0:
         raise typer.BadParameter("--within needs images to judge by: give --validation.")
     with told(debug):
-        found = _photographs() if data is None else _classes(data)
+        found = photograph_crops() if data is None else class_folders(data)
         _check(found.counts, validation)
         from pyinterp import models
 
@@ -152,47 +130,9 @@ def head(
         say(f"Report: {report}")
 
 
-def _classes(data: Path) -> _Data:
-    """A folder per class, looked at but not read."""
-    from pyinterp.features.data import open_source
-
-    wanted = "a folder with one sub-folder of images per class"
-    if not data.is_dir():
-        raise ValueError(explain("--data", wanted, f"no folder {data}", "Check the path."))
-    if not any(one.is_dir() and not one.name.startswith(".") for one in data.iterdir()):
-        fix = "Make a folder of each class's name in it, and put its images there."
-        raise ValueError(explain("--data", wanted, f"{data} without sub-folders", fix))
-    source = open_source(data, None, 1)
-    assert source.labels is not None
-    counts = source.labels.bincount().tolist()
-    return _Data(data, None, (), (), dict(zip(source.class_names, counts, strict=True)), source)
-
-
-def _photographs() -> _Data:
-    """Crops of photographs that installed packages hold; the photograph is the class."""
-    from pyinterp import models
-
-    photographs = models.photographs()
-    images, labels, names = [], [], []
-    for number, (name, photograph) in enumerate(sorted(photographs.items())):
-        images += models.crops(photograph, CROPS, size=256, seed=CROPS_SEED)
-        labels += [number] * CROPS
-        names += [f"{name}, crop {i + 1}" for i in range(CROPS)]
-    classes = tuple(sorted(photographs))
-    return _Data(images, labels, classes, tuple(names), dict.fromkeys(classes, CROPS), None)
-
-
 def _check(counts: dict[str, int], validation: float) -> None:
     """Refuse what no head can be fitted to, before the network runs."""
-    if len(counts) < 2:
-        fix = "A head tells classes apart: add the folder of another class."
-        raise ValueError(explain("--data", "at least two classes", f"one ({next(iter(counts))})", fix))
-    single = [name for name, count in counts.items() if count < 2]
-    if single:
-        more = ", ..." if len(single) > 5 else ""
-        got = f"one of {', '.join(single[:5])}{more}"
-        fix = "Add images, or remove these folders."
-        raise ValueError(explain("--data", "at least 2 images of each class", got, fix))
+    require_classes(counts, "A head")
     if not 0 <= validation < 1:
         fix = "Pass 0.1 to hold back a tenth, 0 to hold back none."
         raise ValueError(explain("--validation", "a share from 0 to below 1", validation, fix))
@@ -204,7 +144,7 @@ def _check(counts: dict[str, int], validation: float) -> None:
         raise ValueError(explain("--validation", "images to hold back", got, fix))
 
 
-def _missing(loaded: LoadedModel, data: _Data, out: Path) -> int:
+def _missing(loaded: LoadedModel, data: Data, out: Path) -> int:
     """Bytes that the features still take in the folder."""
     import torch
 
@@ -234,7 +174,7 @@ def _kept_in(out: Path) -> Iterator[None]:
         raise ValueError(f"{error} An earlier run into {out} has left it there: {fix}") from error
 
 
-def _features(loaded: LoadedModel, data: _Data, out: Path, batch_size: int, is_ours: bool) -> Features:
+def _features(loaded: LoadedModel, data: Data, out: Path, batch_size: int, is_ours: bool) -> Features:
     """Those of an earlier run, if they are of this model and these data; others are replaced if the folder is ours."""
     try:
         return _extracted(loaded, data, out, batch_size)
@@ -246,7 +186,7 @@ def _features(loaded: LoadedModel, data: _Data, out: Path, batch_size: int, is_o
     return _extracted(loaded, data, out, batch_size)
 
 
-def _extracted(loaded: LoadedModel, data: _Data, out: Path, batch_size: int) -> Features:
+def _extracted(loaded: LoadedModel, data: Data, out: Path, batch_size: int) -> Features:
     from pyinterp.features import extract_features
     from pyinterp.features.data import require_readable
 
@@ -317,7 +257,7 @@ def _study(
     chosen: SparseHead,
     path: SparsePath,
     features: Features,
-    data: _Data,
+    data: Data,
     validation: float,
     seed: int,
 ) -> HeadStudy:
@@ -336,7 +276,7 @@ def _with_pictures(
     loaded: LoadedModel,
     chosen: SparseHead,
     features: Features,
-    data: _Data,
+    data: Data,
     seed: int,
     report: Path,
 ) -> HeadStudy:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -13,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_result, say, told
+from pyinterp.cli.data import grid_of
 from pyinterp.errors import explain
 
 
@@ -82,7 +82,7 @@ def interactions(
         pyinterp interactions --model default --image cat.jpg --players 3x4 --out results
     """
     with told(debug):
-        rows, cols = _grid(players)
+        rows, cols = grid_of(players)
         picture = _picture(image)
         make_folder(out)
         from pyinterp import models
@@ -126,15 +126,6 @@ def _scores(checkpoint: Path | None, out: Path) -> Iterator[Path]:
     if checkpoint is None:
         for file in (path, *out.glob("scores-draw*.safetensors")):
             file.unlink(missing_ok=True)
-
-
-def _grid(text: str) -> tuple[int, int]:
-    """Rows and columns of "3x4"."""
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text.strip().lower())
-    if found is None:
-        fix = "Write 3x4 for three rows and four columns."
-        raise ValueError(explain("--players", "ROWSxCOLUMNS", repr(text), fix))
-    return int(found[1]), int(found[2])
 
 
 def _picture(image: Path | None) -> Any:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pyinterp.features.statistics import ROUNDING
 
-ROWS_AT_ONCE = 1 << 14
+AT_ONCE = 1 << 23  # bytes in float64, which caches hold
 
 
 def moments(features: Tensor, weights: Tensor | None, index: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -26,10 +26,11 @@ def moments(features: Tensor, weights: Tensor | None, index: Tensor | None) -> t
         Two (d,) float64 tensors on the CPU; the deviation is 0 for a feature that is constant up to rounding.
     """
     count = len(features) if index is None else len(index)
+    height = max(1, AT_ONCE // (8 * features.shape[1]))
 
     def parts() -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, count, ROWS_AT_ONCE):
-            rows: slice | Tensor = slice(start, start + ROWS_AT_ONCE)
+        for start in range(0, count, height):
+            rows: slice | Tensor = slice(start, start + height)
             rows = rows if index is None else index[rows]
             values = features[rows].to("cpu", torch.float64)
             yield values, torch.ones(len(values)).double() if weights is None else weights[rows]

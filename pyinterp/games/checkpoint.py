@@ -29,9 +29,10 @@ class Scores:
         dtype: Of the scores.
         identity: What tells this game from others, part by part; see `Game.identity`.
         path: A file to go on from, and to write to; it need not exist.
+        shape: Of one score.
 
     Attributes:
-        values: (2^n,) on the CPU.
+        values: (2^n, *shape) on the CPU.
         done: (2^n,) bool.
 
     Raises:
@@ -44,8 +45,10 @@ class Scores:
         dtype: torch.dtype,
         identity: Mapping[str, str],
         path: str | PathLike[str] | None = None,
+        shape: tuple[int, ...] = (),
     ) -> None:
-        self.values, self.done = torch.zeros(count, dtype=dtype), torch.zeros(count, dtype=torch.bool)
+        self.values = torch.zeros(count, *shape, dtype=dtype)
+        self.done = torch.zeros(count, dtype=torch.bool)
         self._identity, self._path = dict(identity), None if path is None else Path(path)
         if self._path is not None:
             if self._path.exists():
@@ -55,7 +58,7 @@ class Scores:
         self._written = time.monotonic()
 
     def keep(self, codes: Tensor, scores: Tensor) -> None:
-        """Take the scores (B,) of the subsets (B,) in, and write them out every now and then."""
+        """Take the scores (B, *shape) of the subsets (B,) in, and write them out every now and then."""
         self.values[codes] = scores.to(self.values.dtype)
         self.done[codes] = True
         if time.monotonic() - self._written > EVERY:

@@ -41,10 +41,13 @@ class Game(ABC):
         names: As given.
         device: Where scores come from and where `values` lie.
         dtype: Of the scores.
+        score_shape: Of the score of one subset: () for a number. Where it is another, the scores of B subsets are
+            (B, *score_shape).
     """
 
     device = torch.device("cpu")
     dtype = torch.float32
+    score_shape: tuple[int, ...] = ()
 
     def __init__(self, names: Sequence[str]) -> None:
         if not 1 <= len(names) <= MOST_PLAYERS:
@@ -85,7 +88,7 @@ class Game(ABC):
             progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}.
 
         Returns:
-            (2^n,) on the game's device; bit i of an index says that player i is present.
+            (2^n, *score_shape) on the game's device; bit i of an index says that player i is present.
 
         Equivalent to ``torch.cat([evaluate(c) for c in torch.arange(2**n).split(batch_size)])``.
 
@@ -98,7 +101,7 @@ class Game(ABC):
         """
         with self._settings():
             scores, _ = self._play(batch_size, checkpoint, devices, max_players, progress)
-        _warn_constant(scores.values, 0.0)
+        _warn_constant(scores.values, 0.0, 3)
         return scores.values.to(self.device)
 
     def play(
@@ -129,21 +132,15 @@ class Game(ABC):
             TypeError: As `values`.
             MemoryError: As `values`.
         """
-        if noise_samples < 2:
-            fix = "For the scores without their noise, call values()."
-            raise ValueError(explain("play", "noise_samples >= 2", noise_samples, fix))
         start = time.perf_counter()
-        with self._settings():
-            scores, evaluation = self._play(batch_size, checkpoint, devices, max_players, progress)
-            forwards, size = evaluation.count, evaluation.batch_size or noise_samples
-            noise = self._noise(scores.values, evaluation, size, noise_samples, seed)
-        forwards += noise.samples * (1 + (noise.precision is not None))
-        _warn_constant(scores.values, noise.sigma)
+        values, noise, size, forwards = self._measured(
+            batch_size, checkpoint, devices, max_players, progress, noise_samples, seed
+        )
         return GameValues(
-            values=scores.values.to(self.device),
-            noise=noise.sigma,
-            noise_order=noise.order,
-            noise_precision=noise.precision,
+            values=values.to(self.device),
+            noise=float(noise.sigma),
+            noise_order=float(noise.order),
+            noise_precision=None if noise.precision is None else float(noise.precision),
             noise_samples=noise.samples,
             names=self.names,
             batch_size=size,
@@ -152,6 +149,28 @@ class Game(ABC):
             digest=digest_of(self.identity()),
             **self._played(),
         )
+
+    def _measured(
+        self,
+        batch_size: int | None,
+        checkpoint: str | PathLike[str] | None,
+        devices: Sequence[Device] | None,
+        max_players: int,
+        progress: Progress,
+        noise_samples: int,
+        seed: int,
+    ) -> tuple[Tensor, Noise, int, int]:
+        """All scores (2^n, *score_shape) on the CPU, their noise, subsets per forward, and subsets evaluated."""
+        if noise_samples < 2:
+            fix = "For the scores without their noise, call values()."
+            raise ValueError(explain("play", "noise_samples >= 2", noise_samples, fix))
+        with self._settings():
+            scores, evaluation = self._play(batch_size, checkpoint, devices, max_players, progress)
+            forwards, size = evaluation.count, evaluation.batch_size or noise_samples
+            noise = self._noise(scores.values, evaluation, size, noise_samples, seed)
+        forwards += noise.samples * (1 + (noise.precision is not None))
+        _warn_constant(scores.values, float(noise.sigma.max()), 4)
+        return scores.values, noise, size, forwards
 
     def as_shapiq(self, *, batch_size: int | None = None) -> ShapiqGame:
         """This game as a `shapiq.Game`, for its approximators and indices; see `pyinterp.games.shapiq`."""
@@ -228,12 +247,12 @@ class Game(ABC):
         self._require_feasible(max_players)
         order = self._order()
         identity = {} if checkpoint is None else self.identity()
-        scores = Scores(len(order), self.dtype, identity, checkpoint)
+        scores = Scores(len(order), self.dtype, identity, checkpoint, self.score_shape)
         todo = order[~scores.done[order]]
         ticker = Ticker(progress, len(order), len(order) - len(todo), "subsets")
 
         def keep(codes: Tensor, found: Tensor) -> None:
-            finite = torch.isfinite(found)
+            finite = torch.isfinite(found).reshape(len(found), -1).all(1)
             scores.keep(codes[finite], found[finite])
             self._require_finite(codes, found)
             ticker(len(codes))
@@ -257,7 +276,7 @@ class Game(ABC):
         return measure_noise(values, codes, again, self._precise(), device, batch_size)
 
     def _require_finite(self, codes: Tensor, scores: Tensor) -> None:
-        bad = codes[~torch.isfinite(scores)].tolist()
+        bad = codes[~torch.isfinite(scores).reshape(len(codes), -1).all(1)].tolist()
         if bad:
             which = ", ".join(self._subset(code) for code in bad[:3])
             more = f" and {len(bad) - 3} more of this batch" if len(bad) > 3 else ""
@@ -298,13 +317,13 @@ class Game(ABC):
         raise ValueError(explain("games", limit, got, fix))
 
 
-def _warn_constant(values: Tensor, noise: float) -> None:
+def _warn_constant(values: Tensor, noise: float, stacklevel: int) -> None:
     """Warn if no player matters: the scores of all subsets are one number, but for noise."""
-    spread = float(values.max() - values.min())
+    spread = float((values.amax(0) - values.amin(0)).max())
     if spread <= 2 * noise:
-        got = f"the same one, {float(values[0]):.4g}, for all {len(values)} subsets"
+        got = f"the same one, {float(values.flatten()[0]):.4g}, for all {len(values)} subsets"
         fix = "There is nothing to explain: check target, score and baseline, and that the players are in the image."
-        warnings.warn(explain("games", "scores that depend on the players", got, fix), stacklevel=3)
+        warnings.warn(explain("games", "scores that depend on the players", got, fix), stacklevel=stacklevel)
 
 
 def _duration(seconds: float) -> str:

@@ -66,7 +66,7 @@ class NetworkGame(Game):
                     explain(self._name, "finite logits on the whole input", "NaN or infinity", fix)
                 )
             self._scorer: Scorer = make_scorer(self._name, score, target, self._plain)
-        self.target = self._scorer.target
+        self.target, self.score_shape = self._scorer.target, self._scorer.shape
 
     def _first(self, answer: Callable[[nn.Module], Any], given: str) -> Any:
         """The model's answer on the whole input, which shows whether the two fit."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from pyinterp.games.evaluate import Worker, evaluate_in_batches
 
 @dataclass(frozen=True)
 class Noise:
-    """Standard deviation of the numerical error of one score.
+    """Standard deviation of the numerical error of one score, or, in the shape of a score, of each of its numbers.
 
     Attributes:
         sigma: The larger of the two below.
@@ -27,9 +26,9 @@ class Noise:
         reason: Why there was no forward in higher precision; empty if there was.
     """
 
-    sigma: float
-    order: float
-    precision: float | None
+    sigma: Tensor
+    order: Tensor
+    precision: Tensor | None
     samples: int
     reason: str
 
@@ -45,7 +44,7 @@ def measure_noise(
     """Measure the error of scores.
 
     Args:
-        values: (2^n,) on the CPU.
+        values: (2^n, *shape) on the CPU.
         codes: (M,) int64, the subsets to evaluate again, in random order.
         again: The worker that gave the values.
         precise: One of higher precision, or the reason why there is none.
@@ -59,17 +58,18 @@ def measure_noise(
     if not isinstance(precise, str):
         try:
             precision = _rms(values[codes] - evaluate_in_batches(precise, codes, device, other))
-            if not math.isfinite(precision):
+            if not torch.isfinite(precision).all():
                 precision, reason = None, "NaN or infinite scores in it"
         except Exception as error:  # a forward may insist on its precision by any error
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
     if reason:
         fix = "The noise is that of another batch order alone, which may be less than the rounding error."
         warnings.warn(
-            explain("games", "a forward in higher precision to measure the noise", reason, fix), stacklevel=4
+            explain("games", "a forward in higher precision to measure the noise", reason, fix), stacklevel=5
         )
-    return Noise(max(order, precision or 0.0), order, precision, len(codes), reason)
+    sigma = order if precision is None else torch.maximum(order, precision)
+    return Noise(sigma, order, precision, len(codes), reason)
 
 
-def _rms(difference: Tensor) -> float:
-    return float(difference.double().square().mean().sqrt())
+def _rms(difference: Tensor) -> Tensor:
+    return difference.double().square().mean(0).sqrt()

@@ -32,6 +32,11 @@ class Scorer:
     target: int
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the score of one input: () for a number."""
+        return ()
+
+    @property
     def name(self) -> str:
         """For people: "log_odds", or the name of the callable."""
         if isinstance(self.score, str):
@@ -56,7 +61,7 @@ class Scorer:
     def fingerprint(self, classes: int, device: torch.device) -> str:
         """What the score gives on fixed logits: tells callables apart that share a name."""
         logits = torch.randn(8, classes, generator=torch.Generator().manual_seed(0)).to(device)
-        return f"{self.name} " + " ".join(f"{value:.4g}" for value in self(logits).tolist())
+        return f"{self.name} " + " ".join(f"{value:.4g}" for value in self(logits).flatten().tolist())
 
 
 def make_scorer(where: str, score: Any, target: Any, logits: Tensor) -> Scorer:
@@ -64,7 +69,7 @@ def make_scorer(where: str, score: Any, target: Any, logits: Tensor) -> Scorer:
 
     Args:
         where: Who asks, for errors.
-        score: See `Scorer`.
+        score: See `Scorer`; one that is made already is taken as it is.
         target: A class, or None for the predicted one.
         logits: (1, classes).
 
@@ -72,6 +77,8 @@ def make_scorer(where: str, score: Any, target: Any, logits: Tensor) -> Scorer:
         ValueError: No such score or class, or a callable that does not give one number per row.
         TypeError: The target is no whole number, or the score neither a name nor a callable.
     """
+    if isinstance(score, Scorer):
+        return score
     if isinstance(score, str):
         if score not in SCORES:
             fix = "Or pass a callable: logits (B, classes) -> (B,)."

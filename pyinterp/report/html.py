@@ -21,11 +21,13 @@ from pyinterp.errors import explain
 from pyinterp.heads.head_study import HeadStudy
 from pyinterp.heads.scored_words import TopWords
 from pyinterp.interactions.interactions import Interactions
+from pyinterp.knowledge.layer_knowledge import LayerKnowledge
 from pyinterp.report.chain_blocks import chain_blocks, chain_headline
 from pyinterp.report.curve_blocks import curve_blocks
 from pyinterp.report.flow_blocks import flow_blocks
 from pyinterp.report.head_blocks import head_blocks, head_headline
 from pyinterp.report.interactions_blocks import interactions_blocks, interactions_headline
+from pyinterp.report.knowledge_blocks import knowledge_blocks, knowledge_headline
 from pyinterp.report.page import Block, Page, environment, unique
 from pyinterp.report.words_blocks import words_blocks
 from pyinterp.storage import replace_files
@@ -47,7 +49,7 @@ def write_report(
 
     Args:
         results: A result, or a list of them: ``Chain``, ``ChainFlow``, ``SufficiencyCurve``,
-            ``Interactions``, ``HeadStudy``, ``TopWords``.
+            ``Interactions``, ``LayerKnowledge``, ``HeadStudy``, ``TopWords``.
         path: The file to write; its folder is made, and an older file is replaced only by a whole new one.
         images: The images the results speak of, in their order (``models.load_images`` gives them).
         classes: Name of every class of the model, to be shown instead of its number.
@@ -93,7 +95,7 @@ def build(result: Any, page: Page) -> list[Block]:
             "write_report",
             f"results of type {known}",
             type(result).__name__,
-            "Pass what extract_chain, extract_interactions or study_head returned.",
+            "Pass what extract_chain, extract_interactions, measure_knowledge or study_head returned.",
         )
     )
 
@@ -102,6 +104,7 @@ build.register(Chain, chain_blocks)
 build.register(ChainFlow, flow_blocks)
 build.register(SufficiencyCurve, curve_blocks)
 build.register(Interactions, interactions_blocks)
+build.register(LayerKnowledge, knowledge_blocks)
 build.register(HeadStudy, head_blocks)
 build.register(TopWords, words_blocks)
 
@@ -114,6 +117,7 @@ def headline(result: Any, page: Page) -> str:
 
 headline.register(Chain, lambda chain, page: chain_headline(chain))
 headline.register(Interactions, interactions_headline)
+headline.register(LayerKnowledge, knowledge_headline)
 headline.register(HeadStudy, head_headline)
 
 

@@ -93,9 +93,9 @@ def line_chart(
     ys = [y for _, y in drawn] + ([bound[0]] if bound else [])
     if not xs:
         return Markup('<p class="quiet">{}: nothing was recorded.</p>').format(label)
-    x_axis = _Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x or zero_x, shift=float(zero_x))
+    x_axis = Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x or zero_x, shift=float(zero_x))
     high = max(ys) if top is None else top
-    y_axis = _Axis(min(ys) if log_y else min(0.0, *ys), high, HEIGHT - BOTTOM, ABOVE, log_y)
+    y_axis = Axis(min(ys) if log_y else min(0.0, *ys), high, HEIGHT - BOTTOM, ABOVE, log_y)
     parts = [_frame(x_axis, y_axis, x_label, y_label)]
     for x, words in breaks:
         if min(xs) <= x <= max(xs):
@@ -139,8 +139,8 @@ def line_chart(
             ).format(x_axis(x), y_axis(y), across, down, anchor, words)
         )
     named = [*lines, *([Series(open_points[1], (), "open")] if open_points and rings else [])]
-    legend = _legend(named) if len(named) > 1 else Markup("")
-    return _svg(label, HEIGHT, Markup("").join(parts)) + legend
+    legend = legend_of(named) if len(named) > 1 else Markup("")
+    return svg(label, HEIGHT, Markup("").join(parts)) + legend
 
 
 def dot_plot(
@@ -170,7 +170,7 @@ def dot_plot(
     floor = max(high * 1e-3, 1e-9)
     low = max(floor, min([v for v in values if v > 0] or [floor]) / 1.6) if log else 0.0
     left = 128
-    axis = _Axis(low, high, left, WIDTH - 62, log)
+    axis = Axis(low, high, left, WIDTH - 62, log)
     bottom = height - BOTTOM
     parts = []
     for tick in axis.ticks(4):
@@ -210,7 +210,7 @@ def dot_plot(
             )
         )
     parts.append(Markup('<text class="axis" x="{}" y="{}">{}</text>').format(left, height - 6, x_label))
-    return _svg(label, height, Markup("").join(parts))
+    return svg(label, height, Markup("").join(parts))
 
 
 def bar_chart(
@@ -233,9 +233,9 @@ def bar_chart(
     values = [value for _, row in groups for value in row if math.isfinite(value)]
     if not values:
         return Markup('<p class="quiet">{}: nothing was recorded.</p>').format(label)
-    y_axis = _Axis(0.0, max(values), HEIGHT - BOTTOM, ABOVE, False)
-    x_axis = _Axis(0.0, float(len(groups)), LEFT, WIDTH - RIGHT, False)
-    parts = [_rows(y_axis), _ends(x_label, y_label)]
+    y_axis = Axis(0.0, max(values), HEIGHT - BOTTOM, ABOVE, False)
+    x_axis = Axis(0.0, float(len(groups)), LEFT, WIDTH - RIGHT, False)
+    parts = [value_grid(y_axis), axis_words(x_label, y_label)]
     roles = ("main", "second")[: len(names)]
     width = 0.72 * (x_axis(1) - x_axis(0)) / len(names)
     for index, (words, row) in enumerate(groups):
@@ -262,11 +262,11 @@ def bar_chart(
                         number(value),
                     )
                 )
-    legend = _legend([Series(name, (), role) for name, role in zip(names, roles, strict=True)])
-    return _svg(label, HEIGHT, Markup("").join(parts)) + Markup('<div class="boxes">{}</div>').format(legend)
+    legend = legend_of([Series(name, (), role) for name, role in zip(names, roles, strict=True)])
+    return svg(label, HEIGHT, Markup("").join(parts)) + Markup('<div class="boxes">{}</div>').format(legend)
 
 
-class _Axis:
+class Axis:
     """Maps values to positions, linearly or by logarithm, and chooses ticks."""
 
     def __init__(
@@ -344,19 +344,19 @@ def _drawable(points: Sequence[tuple[float, float]], log_x: bool, log_y: bool) -
     return [(x, y) for x, y in finite if (x > 0 or not log_x) and (y > 0 or not log_y)]
 
 
-def _frame(x_axis: _Axis, y_axis: _Axis, x_label: str, y_label: str) -> Markup:
-    parts = [_rows(y_axis)]
+def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> Markup:
+    parts = [value_grid(y_axis)]
     for tick in x_axis.ticks(5):
         parts.append(
             Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
                 x_axis(tick), HEIGHT - BOTTOM + 15, number(tick)
             )
         )
-    parts.append(_ends(x_label, y_label))
+    parts.append(axis_words(x_label, y_label))
     return Markup("").join(parts)
 
 
-def _rows(y_axis: _Axis) -> Markup:
+def value_grid(y_axis: Axis) -> Markup:
     """Grid lines and the numbers of the vertical axis."""
     parts = []
     for tick in y_axis.ticks(4):
@@ -369,7 +369,7 @@ def _rows(y_axis: _Axis) -> Markup:
     return Markup("").join(parts)
 
 
-def _ends(x_label: str, y_label: str) -> Markup:
+def axis_words(x_label: str, y_label: str) -> Markup:
     """The base line and the words of both axes."""
     bottom = HEIGHT - BOTTOM
     return Markup(
@@ -378,12 +378,12 @@ def _ends(x_label: str, y_label: str) -> Markup:
     ).format(LEFT, WIDTH - RIGHT, bottom, bottom, WIDTH - RIGHT, HEIGHT - 6, x_label, 2, TOP, y_label)
 
 
-def _legend(lines: Sequence[Series]) -> Markup:
+def legend_of(lines: Sequence[Series]) -> Markup:
     items = [Markup('<li class="{}">{}</li>').format(line.role, line.name) for line in lines]
     return Markup('<ul class="legend">{}</ul>').format(Markup("").join(items))
 
 
-def _svg(label: str, height: float, inside: Markup) -> Markup:
+def svg(label: str, height: float, inside: Markup) -> Markup:
     return Markup('<svg class="chart" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
         WIDTH, height, label, inside
     )

@@ -1,0 +1,138 @@
+"""``pyinterp knowledge``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_result, say, told
+from pyinterp.cli.data import class_folders, grid_of, photograph_crops, require_classes
+from pyinterp.cli.interactions_command import BaselineName
+from pyinterp.errors import explain
+
+
+def knowledge(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with one sub-folder of images per class.",
+            show_default="crops of five photographs",
+        ),
+    ] = None,
+    model: Model = "default",
+    players: Annotated[
+        str,
+        typer.Option(help="Rows and columns of the grid of parts; n parts take 2^n forwards of each image."),
+    ] = "3x4",
+    layers: Annotated[
+        str, typer.Option(help="auto, stages, or names of modules, set apart by commas.")
+    ] = "auto",
+    images: Annotated[int, typer.Option(help="How many images to explain.", min=2)] = 30,
+    baseline: Annotated[
+        BaselineName, typer.Option(help="What masked parts are replaced by.")
+    ] = BaselineName.zero,
+    draws: Annotated[
+        int, typer.Option(help="Play again on this many noisy copies of each image, for stability.", min=0)
+    ] = 0,
+    held_out: Annotated[
+        float, typer.Option(help="Share of each class's images that no probe sees: these are explained.")
+    ] = 0.2,
+    max_players: Annotated[int, typer.Option(help="Refuse more parts than this.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of the choice of images, and of the noise.")] = 0,
+    out: Out = Path("knowledge"),
+    device: Device = "cpu",
+    debug: Debug = False,
+) -> None:
+    """Find which interactions each layer has, which of them the last one keeps, and which it adds.
+
+    Writes what is measured and report.html into --out. Example:
+
+        pyinterp knowledge --model default --data photos/ --players 3x4 --images 30 --out results
+
+    What layers compute, probes and scores are kept there too, and the same command goes on from them.
+    """
+    with told(debug):
+        rows, columns = grid_of(players)
+        found = photograph_crops() if data is None else class_folders(data)
+        require_classes(found.counts, "A probe")
+        _check(found.counts, held_out, images)
+        make_folder(out)
+        from pyinterp import models
+        from pyinterp.features.data import require_readable
+        from pyinterp.games.players import grid_players
+        from pyinterp.knowledge.measure import measure_knowledge
+        from pyinterp.knowledge.probes import fit_probes
+        from pyinterp.report import write_report
+
+        loaded = models.load(model, device=device)
+        if found.source is not None and not (out / "features.json").exists():
+            require_readable(found.source)
+        say(f"{loaded.name}: {sum(found.counts.values()):,} images of {len(found.counts)} classes")
+        own: dict[str, Any] = {"folder": out, "seed": seed}
+        with _kept_in(out):
+            probes = fit_probes(
+                loaded,
+                found.images,
+                found.labels,
+                class_names=found.class_names,
+                layers=_layers(layers),
+                held_out=held_out,
+                **own,
+            )
+            say(probes.summary())
+            say(f"{images * (1 + draws) * 2 ** (rows * columns):,} masked images")
+            known = measure_knowledge(
+                loaded,
+                found.images,
+                players=grid_players(rows, columns),
+                probes=probes,
+                count=images,
+                baseline=baseline.value,
+                draws=draws,
+                max_players=max_players,
+                **own,
+            )
+        save_result(known, out / "knowledge")
+        say(known.summary())
+        report = write_report(known, out / "report.html")
+        say(f"Report: {report.resolve()}")
+
+
+def _layers(text: str) -> Any:
+    """ "auto", "stages", or a list of names."""
+    return text if text in ("auto", "stages") else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _check(counts: dict[str, int], held_out: float, images: int) -> None:
+    """Refuse more images than are held out, before the network runs."""
+    if not 0 < held_out < 1:
+        fix = "Pass 0.2 to hold back a fifth."
+        raise ValueError(explain("--held-out", "a share between 0 and 1", held_out, fix))
+    held = sum(max(1, int(held_out * count)) for count in counts.values())
+    if images > held:
+        fix = "Ask for fewer, hold more out, or add images."
+        got = f"{images}, with {held} of {sum(counts.values()):,} held out"
+        raise ValueError(explain("--images", f"at most {held} images", got, fix))
+
+
+@contextmanager
+def _kept_in(out: Path) -> Iterator[None]:
+    """Words for what an earlier run has left in the folder, and for what this one leaves."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted; the same command goes on from what is kept in {out}."
+        ) from None
+    except ValueError as error:
+        told = str(error)
+        if not any(
+            words in told for words in ("features of this model", "checkpoint", "path of", "SparsePath")
+        ):
+            raise
+        fix = f"delete {out}, or choose another --out."
+        raise ValueError(f"{error} An earlier run into {out} has left it there: {fix}") from error

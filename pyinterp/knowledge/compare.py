@@ -1,0 +1,151 @@
+"""compare_knowledge: two functions of the same images in, which interactions they share, and which only one has out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyinterp.errors import explain
+from pyinterp.games.image import ImageGame
+from pyinterp.games.masking import Baseline
+from pyinterp.games.network import as_module
+from pyinterp.games.players import Players, grid_players
+from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
+from pyinterp.knowledge.play import play_images
+from pyinterp.models.graph import logits_of
+from pyinterp.models.images import Preprocessor, load_images
+from pyinterp.models.inputs import call
+from pyinterp.models.zoo import LoadedModel
+from pyinterp.progress import Progress
+from pyinterp.version import package_version
+
+WHERE = "compare_knowledge"
+
+
+def compare_knowledge(
+    first: nn.Module | LoadedModel,
+    second: nn.Module | LoadedModel,
+    images: Any,
+    targets: Tensor | Sequence[int] | None = None,
+    *,
+    names: tuple[str, str] = ("first", "second"),
+    players: Players | None = None,
+    score: str = "log_odds",
+    baseline: Baseline = "zero",
+    noise: float = 0.04,
+    threshold: float = THRESHOLD,
+    draws: int = 0,
+    input_noise: float = 0.02,
+    batch_size: int | None = None,
+    max_players: int = 20,
+    devices: Sequence[str | torch.device] | None = None,
+    folder: str | PathLike[str] | None = None,
+    preprocess: Preprocessor | None = None,
+    allow_tf32: bool = False,
+    seed: int = 0,
+    progress: Progress = None,
+) -> LayerKnowledge:
+    """Find which interactions of one network another one keeps, loses and adds.
+
+    The two are any functions of the same images: a network and its chain (``chain.apply(model)``), two checkpoints of a
+    training run, a network before and after it was pruned or quantised, two networks for one task. The result is as
+    that of `measure_knowledge`, with the two in the place of layers: ``overlap("next")`` is what they share,
+    ``forget("next")`` what only the first has, ``new("next")`` what only the second has, and `LayerKnowledge.iou` how
+    alike the sets of their salient interactions are.
+
+    Args:
+        first: In eval mode; it stays as it is.
+        second: Likewise.
+        images: (M, C, H, W), preprocessed; or, with a preprocess, all that `load_images` takes.
+        targets: (M,) classes whose scores are taken; None: those that ``first`` predicts.
+        names: Of the two.
+        players: See `measure_knowledge`, like all that follows.
+        score: See there.
+        baseline: See there.
+        noise: See there.
+        threshold: Effects count from this share of the largest one of the image and network on, whose scores may be of
+            different size.
+        draws: See there.
+        input_noise: See there.
+        batch_size: See there.
+        max_players: See there.
+        devices: See there.
+        folder: See there.
+        preprocess: PIL image -> (C, H, W); None takes that of a `LoadedModel`.
+        allow_tf32: See there.
+        seed: Of the draws.
+        progress: See there.
+
+    Raises:
+        ValueError: As `ImageGame`; another number of targets than of images.
+        TypeError: Something of another type.
+    """
+    start = time.perf_counter()
+    loaded = next((one for one in (first, second) if isinstance(one, LoadedModel)), None)
+    networks = [
+        as_module(WHERE, one.model if isinstance(one, LoadedModel) else one) for one in (first, second)
+    ]
+    shown = load_images(images, preprocess or (loaded.preprocess if loaded else None))
+    players = grid_players(3, 4) if players is None else players
+    labels = _targets(networks[0], shown.tensor, targets)
+    own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
+
+    def make(i: int, image: Tensor) -> list[ImageGame]:
+        return [ImageGame(model, image, players, target=int(labels[i]), **own) for model in networks]
+
+    played = play_images(
+        WHERE,
+        make,
+        list(shown.tensor),
+        noise=noise,
+        draws=draws,
+        input_noise=input_noise,
+        folder=None if folder is None else Path(folder),
+        names=[str(i) for i in range(len(shown.tensor))],
+        seed=seed,
+        progress=progress,
+        batch_size=batch_size,
+        max_players=max_players,
+        devices=devices,
+    )
+    return LayerKnowledge(
+        layers=tuple(names),
+        effects=played.effects,
+        values=played.values,
+        sigma=played.sigma,
+        gap=played.gap,
+        accuracy=torch.full((2,), torch.nan, dtype=torch.float64),
+        labels=labels,
+        image_names=shown.names,
+        player_names=played.player_names,
+        class_names=loaded.classes if loaded else (),
+        spread=played.spread,
+        draws=draws,
+        input_noise=input_noise if draws else 0.0,
+        noise=noise,
+        threshold=threshold,
+        own_scale=True,
+        model_name=" and ".join(names),
+        forwards=played.forwards,
+        seconds=time.perf_counter() - start,
+        versions={"pyinterp": package_version(), "torch": torch.__version__},
+    )
+
+
+def _targets(model: nn.Module, images: Tensor, targets: Any) -> Tensor:
+    if targets is None:
+        with torch.no_grad():
+            logits = torch.cat([logits_of(call(model, some)).cpu() for some in images.split(64)])
+        return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+    found = torch.as_tensor(targets)
+    if found.shape != images.shape[:1] or found.is_floating_point():
+        got = f"{tuple(found.shape)} {found.dtype}"
+        fix = "Pass one class per image, or None for those that the first network predicts."
+        raise ValueError(explain(WHERE, f"{len(images)} classes", got, fix))
+    return found.long()

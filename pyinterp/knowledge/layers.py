@@ -1,0 +1,234 @@
+"""Which layers of a network to look at: places through which all flows that it knows of its input, found by trying."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pyinterp.errors import explain
+from pyinterp.models.graph import logits_of, require_eval, require_own_forward
+from pyinterp.models.inputs import Inputs, call, rows_of, take_rows
+
+WHERE = "find_layers"
+SAME = 1e-3
+"""Relative difference of logits that other batch rows make by rounding, at most."""
+
+Layers = Sequence[str] | Literal["auto", "stages"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module that runs once, and its output for one input.
+
+    Attributes:
+        name: Its dotted path.
+        shape: (C, H, W), (H, W, C), (T, C) or (C,).
+        whole: Whether all that the answer depends on flows through it, so that later layers know nothing else: not so
+            inside a branch that runs beside a skip connection.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    whole: bool
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One call of a module: ``depth`` layers with weights have run by its end."""
+
+    name: str
+    shape: tuple[int, ...]
+    print: tuple[float, ...]
+    depth: int
+
+
+def find_layers(
+    model: nn.Module, example: Inputs, layers: Layers = "auto", *, count: int = 8
+) -> tuple[Layer, ...]:
+    """Choose layers, in the order in which they run; the last one, whose output is the answer, is none of them.
+
+    A place is whole if two inputs that exchange their values there also exchange their answers, exactly.
+
+    Args:
+        model: In eval mode; it stays as it is.
+        example: Inputs (N, ...), at least two that differ.
+        layers: Names of modules; "auto" for ``count`` whole places, spread evenly over the layers with weights; or
+            "stages": the last whole place of each resolution.
+        count: Of "auto"; fewer where there are fewer places.
+
+    Raises:
+        ValueError: No such module (the nearest names are told), one that does not run exactly once or gives no tensor
+            with one row per input; a network without such a place; a model in train mode; inputs that are alike.
+        TypeError: ``layers`` is something else.
+    """
+    require_eval(model)
+    require_own_forward(WHERE, model)
+    if rows_of(WHERE, example) < 2:
+        raise ValueError(explain(WHERE, "two inputs or more", "one", "Pass a batch of some images."))
+    pair = take_rows(example, slice(2))
+    runs, calls, logits = _runs(model, pair)
+    if torch.allclose(logits[0], logits[1], rtol=SAME, atol=0):
+        fix = "Pass images that differ."
+        raise ValueError(explain(WHERE, "two inputs with different answers", "the same answer", fix))
+
+    def whole(name: str) -> bool:
+        return _exchanged(model, pair, name, logits)
+
+    if isinstance(layers, str):
+        if layers not in ("auto", "stages"):
+            fix = "Or pass a list of names of modules."
+            raise ValueError(explain(WHERE, 'layers="auto" or "stages"', repr(layers), fix))
+        places = _places(runs, _print(logits))
+        chosen = _spread(places, whole, count) if layers == "auto" else _stages(places, whole)
+        if not chosen:
+            fix = "Name the layers."
+            raise ValueError(explain(WHERE, "a module that all flows through", "none", fix))
+        return tuple(Layer(run.name, run.shape, True) for run in sorted(chosen, key=runs.index))
+    if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers) or not layers:
+        fix = 'For example ["layer1", "layer3"].'
+        raise TypeError(explain(WHERE, "a list of names of modules", repr(layers), fix))
+    known = {run.name: run for run in runs}
+    for name in layers:
+        _require_layer(name, known, calls)
+    named = sorted(dict.fromkeys(layers), key=lambda name: runs.index(known[name]))
+    return tuple(Layer(name, known[name].shape, whole(name)) for name in named)
+
+
+def output_of(value: Any) -> Tensor | None:
+    """The tensor in what a module gives: itself, or the first of a tuple, as transformer blocks give."""
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    return first if isinstance(first, Tensor) else None
+
+
+def _runs(model: nn.Module, pair: Inputs) -> tuple[list[_Run], dict[str, int], Tensor]:
+    """Modules that ran once and gave a tensor of two rows, in the order of their ends; calls of all; the logits."""
+    calls: dict[str, int] = {}
+    runs: dict[str, _Run] = {}
+    depth = 0
+
+    def note(name: str, module: nn.Module, output: Any) -> None:
+        nonlocal depth
+        calls[name] = calls.get(name, 0) + 1
+        if not any(module.children()) and any(value.dim() > 1 for value in module.parameters()):
+            depth += 1
+        value = output_of(output)
+        if value is None or not value.is_floating_point() or value.dim() not in (2, 3, 4) or len(value) != 2:
+            return
+        runs.pop(name, None)
+        runs[name] = _Run(name, tuple(value.shape[1:]), _print(value), depth)
+
+    with ExitStack() as stack, torch.no_grad():
+        for name, module in model.named_modules():
+            if name:
+                stack.enter_context(_hooked(module, partial(note, name)))
+        logits = logits_of(call(model, pair))
+    return [run for run in runs.values() if calls[run.name] == 1], calls, logits
+
+
+def _print(value: Tensor) -> tuple[float, ...]:
+    """The same for the same numbers."""
+    exact = value.detach().double()
+    return (*value.shape, float(exact.sum()), float(exact.abs().sum()), float(exact[0].sum()))
+
+
+class _hooked:
+    """While inside, ``see(module, output)`` is called after each forward; what it returns takes the output's place."""
+
+    def __init__(self, module: nn.Module, see: Callable[[nn.Module, Any], Any]) -> None:
+        self.handle = module.register_forward_hook(lambda part, args, output: see(part, output))
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+
+def _places(runs: Sequence[_Run], answer: tuple[float, ...]) -> list[_Run]:
+    """Of modules that gave the same, such as a block and its last part, the outermost one; none for the answer."""
+    groups: dict[tuple[float, ...], list[_Run]] = {}
+    for run in runs:
+        groups.setdefault(run.print, []).append(run)
+    groups.pop(answer, None)
+    found = [min(group, key=lambda run: run.name.count(".")) for group in groups.values()]
+    return sorted(found, key=runs.index)
+
+
+def _spread(places: list[_Run], whole: Callable[[str], bool], count: int) -> list[_Run]:
+    """For each of ``count`` depths the nearest whole place, that none took before."""
+    if not places:
+        return []
+    deepest = places[-1].depth
+    known: dict[str, bool] = {}
+    chosen: list[_Run] = []
+    for step in range(count):
+        wanted = (step + 1) * deepest / count
+        for place in sorted(places, key=lambda one: (abs(one.depth - wanted), one.name.count("."))):
+            if place in chosen:
+                break
+            if place.name not in known:
+                known[place.name] = whole(place.name)
+            if known[place.name]:
+                chosen.append(place)
+                break
+    return chosen
+
+
+def _stages(places: list[_Run], whole: Callable[[str], bool]) -> list[_Run]:
+    found: dict[int, _Run] = {}
+    for place in reversed(places):
+        size = _positions(place.shape)
+        if size not in found and whole(place.name):
+            found[size] = place
+    return list(found.values())
+
+
+def _positions(shape: tuple[int, ...]) -> int:
+    """Of a map, or tokens of a sequence."""
+    if len(shape) == 3:
+        return shape[0] * shape[1] if is_channels_last(shape) else shape[1] * shape[2]
+    return shape[0] if len(shape) == 2 else 1
+
+
+def is_channels_last(shape: tuple[int, ...]) -> bool:
+    """Whether a map is (H, W, C), as some transformers have it: where the first two are equal and the last is not."""
+    return shape[0] == shape[1] != shape[2]
+
+
+def _exchanged(model: nn.Module, pair: Inputs, name: str, logits: Tensor) -> bool:
+    """Whether the answers change places with the outputs of a module."""
+
+    def exchange(module: nn.Module, output: Any) -> Any:
+        value = output_of(output)
+        assert value is not None
+        flipped = value.flip(0)
+        if isinstance(output, Tensor):
+            return flipped
+        return type(output)((flipped, *output[1:]))
+
+    with _hooked(model.get_submodule(name), exchange), torch.no_grad():
+        found = logits_of(call(model, pair))
+    return bool((found.flip(0) - logits).abs().max() <= SAME * (logits[0] - logits[1]).abs().max())
+
+
+def _require_layer(name: str, known: dict[str, _Run], calls: dict[str, int]) -> None:
+    if name in known:
+        return
+    if name in calls:
+        times = calls[name]
+        got = f"{name!r}, which ran {times} times" if times > 1 else f"{name!r}, which gives something else"
+        fix = "Take the module around it."
+    else:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
+        got = repr(name)
+        fix = f"Near it: {', '.join(map(repr, near))}." if near else "dict(model.named_modules()) lists them."
+    raise ValueError(
+        explain(WHERE, "a module that runs once and gives a tensor with one row per input", got, fix)
+    )

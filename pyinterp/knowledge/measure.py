@@ -1,0 +1,186 @@
+"""measure_knowledge: a network and labelled images in, what each of its layers knows of them out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyinterp.errors import explain
+from pyinterp.features.data import open_source
+from pyinterp.games.masking import Baseline
+from pyinterp.games.players import Players, grid_players
+from pyinterp.knowledge.layer_game import LayerGame
+from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
+from pyinterp.knowledge.layers import Layers
+from pyinterp.knowledge.play import play_images
+from pyinterp.knowledge.probes import Probes, fit_probes
+from pyinterp.models.images import Preprocessor
+from pyinterp.models.zoo import LoadedModel
+from pyinterp.progress import Progress
+from pyinterp.version import package_version
+
+WHERE = "measure_knowledge"
+
+
+def measure_knowledge(
+    model: nn.Module | LoadedModel,
+    images: Any,
+    labels: Any = None,
+    *,
+    class_names: Sequence[str] = (),
+    players: Players | None = None,
+    layers: Layers = "auto",
+    probes: Probes | None = None,
+    count: int = 30,
+    score: str = "log_odds",
+    baseline: Baseline = "zero",
+    noise: float = 0.04,
+    threshold: float = THRESHOLD,
+    draws: int = 0,
+    input_noise: float = 0.02,
+    batch_size: int | None = None,
+    max_players: int = 20,
+    devices: Sequence[str | torch.device] | None = None,
+    folder: str | PathLike[str] | None = None,
+    preprocess: Preprocessor | None = None,
+    allow_tf32: bool = False,
+    seed: int = 0,
+    progress: Progress = None,
+) -> LayerKnowledge:
+    """Find which interactions each layer of a network encodes, which of them the last one keeps, and which it adds.
+
+    A linear probe on each layer is fitted to the task, and ``count`` images that no probe has seen are explained: all
+    2^n subsets of their parts are shown to the network, the scores v^(l)(S) of the right class at all layers come from
+    the same forward, and the scores of each layer are split into AND and OR effects (`sparse_and_or`).
+
+    Args:
+        model: In eval mode; it stays as it is.
+        images: See `fit_probes`: those that the probes are fitted to, and of which some are explained.
+        labels: See `fit_probes`.
+        class_names: See `fit_probes`.
+        players: The parts of an image; by default a grid of 3 rows and 4 columns.
+        layers: See `find_layers`.
+        probes: That were fitted before to the same images; None fits them.
+        count: Images that are explained, as many of each class as there are.
+        score: "log_odds", "logit" or "probability"; see `Scorer`.
+        baseline: What masked parts are replaced by; see `make_baseline`.
+        noise: See `sparse_and_or`.
+        threshold: Effects count from this share of the largest one of an image over all layers on.
+        draws: Play each game again on this many copies of the image with Gaussian noise, for `stability`.
+        input_noise: Standard deviation of that noise, in the units of the preprocessed images.
+        batch_size: Masked images per forward; found by measuring if left out.
+        max_players: More are refused.
+        devices: Several devices to share the forwards.
+        folder: Where features, probes and scores are kept, so that a run can be interrupted and taken up again.
+        preprocess: PIL image -> (C, H, W); None takes that of a `LoadedModel`.
+        allow_tf32: Let GPUs round float32 products to TF32: faster, with higher noise floors.
+        seed: Of the held-out samples, of the choice of images and of the draws.
+        progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}.
+
+    Raises:
+        ValueError: As `fit_probes` and `ImageGame`; fewer held-out images than ``count``.
+        TypeError: Something of another type.
+
+    Source: Cheng et al., "Layerwise Change of Knowledge in Neural Networks", ICML 2024.
+    """
+    start = time.perf_counter()
+    loaded = model if isinstance(model, LoadedModel) else None
+    preprocess = preprocess or (loaded.preprocess if loaded else None)
+    place = None if folder is None else Path(folder)
+    if probes is None:
+        probes = fit_probes(
+            model,
+            images,
+            labels,
+            class_names=class_names,
+            layers=layers,
+            folder=place,
+            preprocess=preprocess,
+            seed=seed,
+            progress=progress,
+        )
+    network = model.model if isinstance(model, LoadedModel) else model
+    if probes.model is not network:
+        fix = "Pass the network that they were fitted to."
+        raise ValueError(explain(WHERE, "probes of this network", "those of another", fix))
+    rows = _chosen(probes, count, seed)
+    pictures = _pictures(images, preprocess, rows)
+    players = grid_players(3, 4) if players is None else players
+    found = probes
+    own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
+
+    def make(i: int, picture: Tensor) -> list[LayerGame]:
+        return [LayerGame(found, picture, players, int(found.labels[rows[i]]), **own)]
+
+    played = play_images(
+        WHERE,
+        make,
+        pictures,
+        noise=noise,
+        draws=draws,
+        input_noise=input_noise,
+        folder=place,
+        names=[str(int(row)) for row in rows],
+        seed=seed,
+        progress=progress,
+        batch_size=batch_size,
+        max_players=max_players,
+        devices=devices,
+    )
+    return LayerKnowledge(
+        layers=probes.names,
+        effects=played.effects,
+        values=played.values,
+        sigma=played.sigma,
+        gap=played.gap,
+        accuracy=probes.accuracy,
+        labels=probes.labels[rows],
+        image_names=tuple(probes.sample_names[row] for row in rows),
+        player_names=played.player_names,
+        class_names=probes.class_names,
+        spread=played.spread,
+        draws=draws,
+        input_noise=input_noise if draws else 0.0,
+        chance=probes.chance,
+        judged=len(probes.held),
+        noise=noise,
+        threshold=threshold,
+        model_name=loaded.name if loaded else type(probes.model).__name__,
+        forwards=played.forwards,
+        seconds=time.perf_counter() - start,
+        versions={"pyinterp": package_version(), "torch": torch.__version__},
+    )
+
+
+def _chosen(probes: Probes, count: int, seed: int) -> Tensor:
+    """Numbers of ``count`` held-out samples, in turn of each class, in rising order."""
+    if not isinstance(count, int) or not 1 <= count <= len(probes.held):
+        fix = "Ask for fewer, or pass more images."
+        raise ValueError(explain(WHERE, f"a count from 1 to {len(probes.held)} held-out images", count, fix))
+    mixed = probes.held[torch.randperm(len(probes.held), generator=torch.Generator().manual_seed(seed))]
+    turns = torch.zeros(len(mixed), dtype=torch.int64)
+    for label in probes.labels[mixed].unique():
+        mine = probes.labels[mixed] == label
+        turns[mine] = torch.arange(int(mine.sum()))
+    return mixed[turns.argsort(stable=True)[:count]].sort().values
+
+
+def _pictures(images: Any, preprocess: Preprocessor | None, rows: Tensor) -> list[Tensor]:
+    """The inputs of these samples."""
+    wanted, found, start = set(rows.tolist()), [], 0
+    for batch in open_source(images, preprocess, 64).batches(0):
+        inputs = batch.inputs
+        if not isinstance(inputs, Tensor):
+            fix = "Pass images, as tensors or files."
+            raise TypeError(explain(WHERE, "inputs (N, C, H, W)", type(inputs).__name__, fix))
+        found += [inputs[i] for i in range(len(inputs)) if start + i in wanted]
+        start += len(inputs)
+        if len(found) == len(wanted):
+            break
+    return found

@@ -1,0 +1,147 @@
+"""Games of many images: the scores of all subsets, their noise, and the AND and OR effects of them all in one batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyinterp.errors import explain
+from pyinterp.games.image import ImageGame
+from pyinterp.interactions import sparse_and_or
+from pyinterp.interactions.subsets import subset_sizes
+from pyinterp.knowledge.layer_game import LayerGame
+from pyinterp.progress import Progress, Ticker
+
+Make = Callable[[int, Tensor], Sequence[ImageGame]]
+"""The number of an image and its pixels -> the games that are played on it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Played:
+    """M images and L functions; the attributes are those of `LayerKnowledge`."""
+
+    player_names: tuple[str, ...]
+    values: Tensor
+    effects: Tensor
+    sigma: Tensor
+    gap: Tensor
+    spread: Tensor | None
+    forwards: int
+
+
+def play_images(
+    where: str,
+    make: Make,
+    images: Sequence[Tensor],
+    *,
+    noise: float,
+    draws: int,
+    input_noise: float,
+    folder: Path | None,
+    names: Sequence[str],
+    seed: int,
+    progress: Progress,
+    **how: Any,
+) -> Played:
+    """Play the games of all images, and those of their noisy copies.
+
+    Args:
+        where: Who asks, for errors.
+        make: Called with a copy of an image for each draw, too.
+        images: M of them, (C, H, W).
+        noise: See `sparse_and_or`.
+        draws: Copies of each image with Gaussian noise; 0, or 2 and more.
+        input_noise: Standard deviation of that.
+        folder: Where scores are kept.
+        names: Of their files, one per image, to tell them from others.
+        seed: Of the noise.
+        progress: Of all games together.
+        how: For `Game.play`.
+
+    Raises:
+        ValueError: As `Game.play`; draws that are none.
+    """
+    if type(draws) is not int or draws < 0 or draws == 1:
+        fix = "One draw has no spread: ask for 2 or more, or 0 for none."
+        raise ValueError(explain(where, "draws of 0 or at least 2", draws, fix))
+    if draws and not 0 < input_noise < math.inf:
+        raise ValueError(explain(where, "input_noise > 0", input_noise, "Try 0.02."))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    first = make(0, images[0])
+    subsets = 2 ** first[0].count
+    ticker = Ticker(progress, len(images) * (1 + draws) * len(first) * subsets, 0, "masked images")
+    values, sigmas, spreads, forwards = [], [], [], 0
+
+    def played(i: int, image: Tensor, name: str, measure: bool) -> list[tuple[Tensor, Tensor, int]]:
+        found = []
+        for j, game in enumerate(make(i, image)):
+            kept = None if folder is None else folder / f"game-{name}-{j}.safetensors"
+            with _counting(ticker, subsets) as told:
+                found.append(_scores(game, measure, seed, checkpoint=kept, progress=told, **how))
+        return found
+
+    with closing(ticker):
+        for i, (image, name) in enumerate(zip(images, names, strict=True)):
+            plain = played(i, image, name, True)
+            values.append(torch.cat([one[0] for one in plain]))
+            sigmas.append(torch.cat([one[1] for one in plain]))
+            noisy = []
+            for draw in range(draws):
+                generator = torch.Generator().manual_seed(seed + draw)
+                shift = torch.randn(image.shape, generator=generator, dtype=torch.float64).to(image)
+                again = played(i, image + input_noise * shift, f"{name}-{draw}", False)
+                noisy.append(torch.cat([one[0] for one in again]))
+                plain += again
+            forwards += sum(one[2] for one in plain)
+            if draws:
+                effects, _ = split_effects(torch.stack(noisy), noise)
+                spreads.append(torch.stack([effects.mean(0), effects.std(0)], -1))
+    together = torch.stack(values)
+    effects, gap = split_effects(together, noise)
+    spread = torch.stack(spreads) if spreads else None
+    return Played(first[0].names, together, effects, torch.stack(sigmas), gap, spread, forwards)
+
+
+def split_effects(values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+    """AND and OR effects (..., 2, 2^n) of scores (..., 2^n), all solved in one batch, and the gaps (...).
+
+    Single players have one effect, told as AND: for one player both are the same function.
+    """
+    found = sparse_and_or(values, noise)
+    single = subset_sizes(values.shape[-1].bit_length() - 1) == 1
+    and_, or_ = found.and_ + found.or_ * single, found.or_ * ~single
+    return torch.stack([and_, or_], -2), found.gap
+
+
+def _scores(game: ImageGame, measure: bool, seed: int, **how: Any) -> tuple[Tensor, Tensor, int]:
+    """(L, 2^n) scores on the CPU, (L,) their noise if it is to be measured, and masked images evaluated."""
+    if not measure:
+        values = game.values(**how).cpu()
+        return values.T if values.dim() == 2 else values[None], torch.zeros(0), len(values)
+    if isinstance(game, LayerGame):
+        layered = game.play_layers(seed=seed, **how)
+        return layered.values, layered.sigma, layered.forwards
+    whole = game.play(seed=seed, **how)
+    return whole.values.cpu()[None], torch.tensor([whole.noise], dtype=torch.float64), whole.forwards
+
+
+@contextmanager
+def _counting(ticker: Ticker, subsets: int) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What takes the progress of one game into that of all."""
+    before = 0
+
+    def count(told: Mapping[str, Any]) -> None:
+        nonlocal before
+        ticker(told["done"] - before)
+        before = told["done"]
+
+    yield count
+    count({"done": subsets})  # those of a checkpoint too

@@ -1,0 +1,296 @@
+"""Probes: what the layers of a network know of the task, read out by a linear classifier on each."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyinterp.errors import explain
+from pyinterp.features import Features, extract_features
+from pyinterp.features.data import open_source
+from pyinterp.heads import SparseHead, fit_sparse_path, held_rows
+from pyinterp.heads.dense import class_rows
+from pyinterp.knowledge.layers import Layer, Layers, find_layers
+from pyinterp.knowledge.metrics import chance_bound
+from pyinterp.knowledge.taps import ProbedNetwork, TapFeatures, Taps, reduction, two_logits
+from pyinterp.models.graph import logits_of
+from pyinterp.models.images import Preprocessor
+from pyinterp.models.inputs import Inputs, call, take_rows
+from pyinterp.models.zoo import LoadedModel
+from pyinterp.progress import Progress
+
+WHERE = "fit_probes"
+OWN = "output"
+"""What the network's own answer is called among the layers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Linear classifiers on the layers of one network, for the classes that its data show.
+
+    Attributes:
+        model: The network.
+        layers: L of them, in the order in which they run.
+        heads: Of each, on the vectors of `pyinterp.knowledge.taps.Taps`.
+        width: Of these vectors, at most.
+        rows: Which of the network's classes are those of the probes; None where that is not known, so that its own
+            answer is left out.
+        accuracy: (L,) of each probe on the held-out samples; with ``rows`` (L + 1,), the network's own among these
+            classes last.
+        chance: Share of the commonest class among these samples.
+        held: Numbers of these samples; no probe has seen them.
+        fitted: How many samples the probes were fitted to, those that chose their strength included.
+        labels: (N,) of all samples.
+        class_names: K names.
+        sample_names: N names.
+    """
+
+    model: nn.Module
+    layers: tuple[Layer, ...]
+    heads: tuple[SparseHead, ...]
+    width: int
+    rows: tuple[int, ...] | None
+    accuracy: Tensor
+    chance: float
+    held: Tensor
+    fitted: int
+    labels: Tensor
+    class_names: tuple[str, ...]
+    sample_names: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the layers; "output" last, where the network's own answer is among them."""
+        own = () if self.rows is None else (OWN,)
+        return (*(layer.name for layer in self.layers), *own)
+
+    @property
+    def near_chance(self) -> tuple[str, ...]:
+        """Layers whose accuracy chance alone would reach one time in a hundred."""
+        bound = chance_bound(self.chance, len(self.held))
+        return tuple(
+            name for name, one in zip(self.names, self.accuracy.tolist(), strict=True) if one < bound
+        )
+
+    def network(self) -> ProbedNetwork:
+        """The network with all its probes: inputs -> (N, layers times K) logits."""
+        taps = Taps(self.model, self.layers, self.width)
+        return ProbedNetwork(taps, [head.to_linear() for head in self.heads], self.rows)
+
+    def summary(self) -> str:
+        """A line per layer."""
+        lines = [
+            f"{len(self.heads)} probes for {len(self.class_names)} classes, fitted to {self.fitted} samples; accuracy "
+            f"on {len(self.held)} others (chance: {self.chance:.0%})."
+        ]
+        told = [f"{layer.name}: {reduction(layer.shape, self.width)}" for layer in self.layers] + [OWN]
+        for name, accuracy in zip(told, self.accuracy.tolist(), strict=False):
+            lines.append(f"  {accuracy:6.1%}  {name}")
+        beside = [layer.name for layer in self.layers if not layer.whole]
+        if beside:
+            lines.append(f"Beside a skip connection, so that later layers know more: {', '.join(beside)}.")
+        return "\n".join(lines)
+
+
+def fit_probes(
+    model: nn.Module | LoadedModel,
+    data: Any,
+    labels: Any = None,
+    *,
+    class_names: Sequence[str] = (),
+    layers: Layers = "auto",
+    count: int = 8,
+    width: int = 1024,
+    held_out: float | Tensor = 0.2,
+    example: Inputs | None = None,
+    folder: str | PathLike[str] | None = None,
+    batch_size: int = 64,
+    preprocess: Preprocessor | None = None,
+    seed: int = 0,
+    progress: Progress = None,
+) -> Probes:
+    """Fit a linear classifier to what each of some layers computes.
+
+    A probe is a softmax regression on standardised features with an elastic net (alpha = 0.5), whose strength is the
+    one with the least loss on a fifth of the samples that are not held out; see `fit_sparse_path`. All layers are read
+    in one pass over the data.
+
+    Args:
+        model: In eval mode; it stays as it is. With a `LoadedModel`, folders are matched with its classes by name.
+        data: As for `extract_features`: tensors, a folder with a sub-folder per class, a Dataset, a DataLoader, ...
+        labels: (N,) class numbers where the data bring none: those of the network, of which any may be absent.
+        class_names: Of the labels, where they are not numbered as the network's classes: they are matched by name then.
+            Where a name is not known, the network's own answer is left out.
+        layers: See `find_layers`.
+        count: Of layers="auto".
+        width: Numbers that are read of a layer, at most; see `pyinterp.knowledge.taps.Taps`.
+        held_out: Share of the samples of each class that accuracies are measured on, and that are explained; or the
+            numbers (h,) of these samples, such as those that the network was not trained on.
+        example: Inputs to find the layers with; None takes the first of a tensor, or of the data.
+        folder: Where features and probes are kept, so that a later call goes on from there; features are then read from
+            disk.
+        batch_size: Of the data, where they come without.
+        preprocess: PIL image -> (C, H, W); None takes that of a `LoadedModel`.
+        seed: Of the samples that are held out.
+        progress: None shows a bar on a terminal; True, False, or a callable that gets {"done", "total", "seconds"}.
+
+    Raises:
+        ValueError: As `find_layers` and `extract_features`; no labels, one class, a class with a single sample.
+        TypeError: Something of another type.
+
+    Warns:
+        UserWarning: A probe near chance, or one that did not converge.
+    """
+    loaded = model if isinstance(model, LoadedModel) else None
+    network = model.model if isinstance(model, LoadedModel) else model
+    preprocess = preprocess or (loaded.preprocess if loaded else None)
+    given = example if example is not None else _first(data, preprocess)
+    found = find_layers(network, given, layers, count=count)
+    taps = Taps(network, found, width)
+    with torch.no_grad():
+        classes = two_logits(logits_of(call(network, take_rows(given, slice(2))))).shape[1]
+    place = None if folder is None else Path(folder)
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
+    features = extract_features(
+        TapFeatures(taps, classes),
+        data,
+        labels,
+        file=None if place is None else place / "features.npy",
+        batch_size=batch_size,
+        preprocess=preprocess,
+        example=given,
+        progress=progress,
+    )
+    if class_names:
+        features = replace(features, class_names=tuple(class_names))
+    task = _task(features, loaded.classes if loaded else (), classes)
+    held = _held(task, held_out, seed)
+    rest = torch.ones(len(features), dtype=torch.bool).index_fill(0, held, False).nonzero()[:, 0]
+    heads, accuracy = [], []
+    for layer, (start, end) in zip(found, pairwise(accumulate(taps.widths, initial=0)), strict=True):
+        path = fit_sparse_path(
+            features.values[rest, start:end],
+            task.labels[rest],
+            alpha=0.5,
+            n_lambdas=20,
+            tolerance=1e-3,
+            validation=0.2,
+            file=None if place is None else place / f"probe-{layer.name}",
+            seed=seed,
+            progress=progress,
+        )
+        heads.append(replace(path.select(best="loss"), class_names=task.names))
+        accuracy.append(heads[-1].accuracy(features.values[held, start:end], task.labels[held]))
+    if task.rows is not None:
+        own = features.values[held, sum(taps.widths) :][:, list(task.rows)].argmax(1)
+        accuracy.append(float((own == task.labels[held]).double().mean()))
+    probes = Probes(
+        model=network,
+        layers=found,
+        heads=tuple(heads),
+        width=width,
+        rows=task.rows,
+        accuracy=torch.tensor(accuracy, dtype=torch.float64),
+        chance=float(torch.bincount(task.labels[held]).max()) / len(held),
+        held=held,
+        fitted=len(rest),
+        labels=task.labels,
+        class_names=task.names,
+        sample_names=features.names,
+    )
+    _warn(probes)
+    return probes
+
+
+@dataclass(frozen=True)
+class _Task:
+    """The classes that are there: (N,) labels from 0 on, names, and which of the network's classes they are."""
+
+    labels: Tensor
+    names: tuple[str, ...]
+    rows: tuple[int, ...] | None
+
+
+def _task(features: Features, known: Sequence[str], classes: int) -> _Task:
+    labels = features.labels
+    if labels is None or labels.is_floating_point():
+        got = "none" if labels is None else str(labels.dtype)
+        fix = "Pass labels, or a folder with a sub-folder per class."
+        raise ValueError(explain(WHERE, "labels (N,) of classes", got, fix))
+    numbers, labels, counts = labels.unique(return_inverse=True, return_counts=True)
+    listed = tuple(numbers.tolist())
+    names = tuple(features.class_names[k] if features.class_names else str(k) for k in listed)
+    if len(listed) < 2:
+        raise ValueError(
+            explain(WHERE, "two classes or more", f"one, {names[0]!r}", "Add samples of others.")
+        )
+    single = [name for name, count in zip(names, counts.tolist(), strict=True) if count == 1]
+    if single:
+        more = ", ..." if len(single) > 5 else ""
+        got = f"one of {', '.join(single[:5])}{more}"
+        fix = "Add some, or leave these classes out."
+        raise ValueError(explain(WHERE, "two samples of each class or more", got, fix))
+    rows: tuple[int, ...] | None = listed if listed[-1] < classes else None
+    if features.class_names and known:
+        matched = class_rows(names, known, classes)
+        rows = None if matched is None else tuple(matched)
+    elif features.class_names and len(listed) != classes:
+        rows = None
+    elif known and rows is not None:
+        names = tuple(known[k] for k in rows)
+    return _Task(labels, names, rows)
+
+
+def _held(task: _Task, held_out: float | Tensor, seed: int) -> Tensor:
+    """Numbers of the held-out samples, in rising order."""
+    if not isinstance(held_out, Tensor):
+        return held_rows(task.labels, held_out, seed)
+    count = len(task.labels)
+    rows = held_out.flatten().unique()
+    if (
+        not len(rows)
+        or rows.is_floating_point()
+        or rows.dtype == torch.bool
+        or not 0 <= rows[0] <= rows[-1] < count
+    ):
+        got = f"{rows.dtype}, {int(rows[0])} to {int(rows[-1])}" if len(rows) else "none"
+        fix = "Pass them as whole numbers, or a share."
+        raise ValueError(explain(WHERE, f"held_out samples from 0 to {count - 1}", got, fix))
+    left = torch.bincount(task.labels.index_fill(0, rows.cpu(), -1) + 1, minlength=len(task.names) + 1)[1:]
+    if int(left.min()) == 0:
+        got = f"none of {task.names[int(left.argmin())]}"
+        fix = "Hold fewer samples out."
+        raise ValueError(explain(WHERE, "samples of each class to fit the probes to", got, fix))
+    return rows.cpu().long()
+
+
+def _first(data: Any, preprocess: Preprocessor | None) -> Inputs:
+    """The first samples of the data, two of which should differ."""
+    if isinstance(data, Iterator):
+        fix = "Pass a DataLoader or a Dataset, or some of its inputs as example."
+        raise ValueError(explain(WHERE, "data that can be read twice", "an iterator", fix))
+    batch = next(open_source(data, preprocess, 16).batches(0), None)
+    if batch is None:
+        raise ValueError(explain(WHERE, "at least two samples", "none", "Pass some data."))
+    return batch.inputs
+
+
+def _warn(probes: Probes) -> None:
+    lost = probes.near_chance
+    if lost:
+        told = dict(zip(probes.names, probes.accuracy.tolist(), strict=True))
+        got = ", ".join(f"{name} ({told[name]:.0%})" for name in lost)
+        fix = "What is said of these layers says little."
+        if OWN in lost:
+            fix = "Are the labels numbered as the network's classes? " + fix
+        wanted = f"an accuracy above chance ({probes.chance:.0%} of {len(probes.held)} samples)"
+        warnings.warn(explain(WHERE, wanted, got, fix), stacklevel=3)

@@ -1,0 +1,188 @@
+"""The part of a report that shows a LayerKnowledge: answer, table of layers, what changes by order, settings."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from pyinterp.report.page import NAMES, Block, Page, fragment
+from pyinterp.report.plots import Series, line_chart, number, percent
+from pyinterp.report.stacks import stack_chart
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyinterp.knowledge.layer_knowledge import LayerKnowledge
+    from pyinterp.knowledge.metrics import Estimate
+
+PARTS = ("there already, and kept", "to be forgotten", "still to come")
+WELL = 30
+"""Images, below which a note says that intervals are wide."""
+LINES = ("main", "second", "faint", "dashed")
+
+
+def knowledge_blocks(found: LayerKnowledge, page: Page) -> list[Block]:
+    """The sections for what the layers of a network, or two functions, know."""
+    own, both = partial(fragment, "knowledge.html"), partial(fragment, "shared.html")
+    return [
+        Block("answer", "The answer", fragment("interactions.html", "answer", _answer(found))),
+        Block("layers", "Layer by layer", own("layers", _layers(found))),
+        Block("change", "What is kept, forgotten and added", both("charts", _change(found))),
+        Block("orders", "By the number of parts", both("charts", _orders(found))),
+        Block("settings", "Settings and provenance", both("settings", _settings(found)), late=True),
+    ]
+
+
+def knowledge_headline(found: LayerKnowledge, page: Page) -> str:
+    """What was found, as the heading of the page."""
+    name = NAMES.get(found.model_name, found.model_name)
+    if found.own_scale:
+        return f"Which interactions {name} share"
+    return f"What {len(found.layers)} layers of {name} know of {len(found.effects)} images"
+
+
+def _answer(found: LayerKnowledge) -> dict[str, Any]:
+    complete, redundant = found.completeness(), found.redundancy()
+    first = 0 if found.own_scale else (len(found.layers) - 1) // 2
+    layer, last = found.layers[first], found.layers[-1]
+    sentence = (
+        f"{layer} already has {_share(complete, first)} of the strength of the interactions of {last}; of what it has "
+        f"itself, {_share(redundant, first)} gets lost. Means over {len(found.effects)} images of {found.n} parts, "
+        "with 95 % intervals over the images."
+    )
+    counts = found.salient.sum((2, 3)).double().mean(0)
+    tiles = [
+        _tile("Complete", percent(float(complete.value[first]), 2), f"of {last}, at {layer}"),
+        _tile("Redundant", percent(float(redundant.value[first]), 2), f"of {layer}: gone in {last}"),
+        _tile("Salient", number(float(counts[-1])), f"interactions of an image, at {last}"),
+        _tile("Error bar", number(float(found.floor[:, -1, 1].mean())), "noise floor at order 1"),
+    ]
+    return {"sentence": sentence, "notes": _notes(found), "tiles": tiles}
+
+
+def _notes(found: LayerKnowledge) -> list[dict[str, str]]:
+    notes = []
+    if len(found.effects) < WELL:
+        text = f"{len(found.effects)} are few: their intervals are wide, and say nothing about other images."
+        notes.append({"kind": "warn", "head": "Few images.", "text": text})
+    weak = found.near_chance
+    if weak:
+        text = f"{', '.join(weak)}: what is said of these layers says little."
+        notes.append({"kind": "warn", "head": "Probes near chance.", "text": text})
+    below = int(found.below_floor.sum())
+    if below:
+        text = f"{below:,} effects were left out: numerical noise alone could make them."
+        notes.append({"kind": "plain", "head": "Below the noise.", "text": text})
+    return notes
+
+
+def _layers(found: LayerKnowledge) -> dict[str, Any]:
+    complete, redundant = found.completeness(), found.redundancy()
+    counts, known = found.salient.sum((2, 3)).double().mean(0), not found.accuracy.isnan().all()
+    heads = ["Layer", "Salient", "Complete", "Redundant"]
+    rows = []
+    for i, name in enumerate(found.layers):
+        cells = [number(float(counts[i])), _share(complete, i), _share(redundant, i)]
+        if known:
+            cells.insert(0, percent(float(found.accuracy[i])))
+        rows.append({"name": name, "cells": cells})
+    text = f"Salient interactions of an image, and how they relate to those of {found.layers[-1]}."
+    if known:
+        heads.insert(1, "Accuracy")
+        text += (
+            f" The accuracy is that of a linear classifier on the layer, on {found.judged:,} samples that it has not "
+            f"seen; chance would give {percent(found.chance)}."
+        )
+    return {"text": text, "heads": heads, "rows": rows}
+
+
+def _change(found: LayerKnowledge) -> dict[str, Any]:
+    parts = [one.value.sum(1) for one in (found.overlap(), found.forget(), found.new())]
+    top = float(sum(parts).max()) or 1.0  # type: ignore[union-attr]
+    figures = []
+    for i, name in enumerate(found.layers[:-1]):
+        bars = [(str(m), [float(part[i, m]) for part in parts]) for m in range(1, found.n + 1)]
+        chart = stack_chart(
+            bars,
+            PARTS,
+            label=f"What {name} has of {found.layers[-1]}, by order",
+            x_label="parts of an interaction",
+            y_label="strength",
+            top=top,
+        )
+        figures.append({"caption": name, "svg": chart})
+    text = (
+        f"Strength of the interactions of so many parts, AND and OR together, compared with {found.layers[-1]}. The "
+        "lower two parts of a bar are what the layer has, the lowest and the upper one what comes out in the end."
+    )
+    return {"figures": figures, "text": text}
+
+
+def _orders(found: LayerKnowledge) -> dict[str, Any]:
+    shown = _some(len(found.layers))
+    strength, likeness = found.strength().value.sum(1), found.iou().value.nanmean(1)
+    charts = [
+        ("Strength", strength, "sum of |I| of an image"),
+        (f"Likeness to {found.layers[-1]}", likeness, "IoU above chance"),
+    ]
+    if found.spread is not None:
+        charts.append(("Steadiness under input noise", found.stability().value, "|mean| / deviation"))
+    figures = []
+    for caption, values, words in charts:
+        own = (
+            shown
+            if caption.startswith(("Strength", "Stead"))
+            else [i for i in shown if i < len(found.layers) - 1]
+        )
+        chart = line_chart(
+            [Series(found.layers[i], _points(values[i]), role) for i, role in zip(own, LINES, strict=False)],
+            label=f"{caption} of the interactions by the number of their parts",
+            x_label="parts of an interaction",
+            y_label=words,
+        )
+        figures.append({"caption": caption, "svg": chart})
+    text = (
+        "IoU compares which are salient: 0 is what unrelated choices of as many would give, 1 the same ones."
+    )
+    return {"figures": figures, "text": text}
+
+
+def _some(count: int) -> list[int]:
+    """At most four layers, the last one among them."""
+    return sorted({round((count - 1) * step / 3) for step in range(4)}, reverse=True)
+
+
+def _points(values: Tensor) -> list[tuple[float, float]]:
+    return [(float(m), float(values[m])) for m in range(1, len(values)) if math.isfinite(float(values[m]))]
+
+
+def _settings(found: LayerKnowledge) -> dict[str, Any]:
+    rows = [
+        ("model", found.model_name),
+        ("images", f"{len(found.effects):,}"),
+        ("parts", f"{found.n}: {2**found.n:,} subsets of each image"),
+        ("an effect counts from", f"{percent(found.threshold)} of the largest, and above the noise floor"),
+        ("left unexplained of each score", f"at most {percent(found.noise)}"),
+        ("masked images", f"{found.forwards:,}"),
+        ("largest gap of a split", percent(float(found.gap.max()), 2)),
+    ]
+    if found.draws:
+        rows.append(("input noise", f"{found.draws} draws, deviation {number(found.input_noise)}"))
+    rows += [(name, version) for name, version in found.versions.items()]
+    provenance = (
+        "AND and OR interactions of linear probes on the layers, after X. Cheng et al., “Layerwise Change of Knowledge "
+        "in Neural Networks”, ICML 2024; intervals, noise floors and the correction for chance are additions."
+    )
+    return {"settings": rows, "provenance": provenance}
+
+
+def _share(estimate: Estimate, i: int) -> str:
+    value, low, high = (float(one[i]) for one in (estimate.value, estimate.low, estimate.high))
+    if not math.isfinite(value):
+        return "none"
+    return f"{percent(value, 2)} ({percent(low, 2)} to {percent(high, 2)})"
+
+
+def _tile(name: str, value: str, detail: str) -> dict[str, str]:
+    return {"name": name, "value": value, "detail": detail}

@@ -1,0 +1,300 @@
+"""What layers know, on a network whose interactions are planted, and against the definitions on one that is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyinterp.games import grid_players
+from pyinterp.heads import SparseHead
+from pyinterp.knowledge import (
+    LayerKnowledge,
+    Probes,
+    compare_knowledge,
+    find_layers,
+    fit_probes,
+    measure_knowledge,
+)
+
+AND, OR = 0, 1
+FIRST, SECOND = 0b0011, 0b1100  # the players of the planted AND, and those of the planted OR
+
+
+class Planted(nn.Module):
+    """On pixels of 0 and 1: ``first`` computes a AND b, ``second`` also c OR d, and the answer is the latter alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.fc = nn.Linear(4, 4), nn.Linear(4, 2), nn.Linear(2, 2)
+        self.act = nn.ReLU()
+        with torch.no_grad():
+            self.first.weight.copy_(torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 0], [0, 0, 0, 1]]))
+            self.first.bias.copy_(torch.tensor([-1.0, -1, 0, 0]))
+            self.second.weight.copy_(torch.tensor([[1.0, 0, 0, 0], [0, -1, 1, 1]]))
+            self.second.bias.zero_()
+            self.fc.weight.copy_(torch.tensor([[0.0, 0], [0, 0.8]]))
+            self.fc.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.second(self.act(self.first(x.flatten(1)))))
+
+
+def head(*weights: float) -> SparseHead:
+    """Of features as they are: the logit of class 1."""
+    width = len(weights)
+    return SparseHead(
+        weights=torch.tensor([[0.0] * width, list(weights)]),
+        bias=torch.zeros(2),
+        mean=torch.zeros(width).double(),
+        std=torch.ones(width).double(),
+        family="multinomial",
+        class_names=("no", "yes"),
+        classifier_name="",
+        model_digest="",
+        origin={},
+        version="",
+    )
+
+
+IMAGES, LABELS = torch.ones(8, 1, 2, 2), torch.tensor([0, 1] * 4)
+PLAYERS = grid_players(2, 2)
+
+
+def planted() -> tuple[Planted, Probes]:
+    model = Planted().eval()
+    layers = find_layers(model, torch.stack([torch.zeros(1, 2, 2), torch.ones(1, 2, 2)]), ["act", "second"])
+    return model, Probes(
+        model=model,
+        layers=layers,
+        heads=(head(2.0, 0, 0, 0), head(1.5, 1.0)),
+        width=64,
+        rows=(0, 1),
+        accuracy=torch.tensor([0.5, 0.75, 1.0]),
+        chance=0.5,
+        held=torch.arange(8),
+        fitted=8,
+        labels=torch.ones(8, dtype=torch.int64),
+        class_names=("no", "yes"),
+        sample_names=tuple(f"image {i}" for i in range(8)),
+    )
+
+
+def test_planted_interactions_are_found_layer_by_layer() -> None:
+    model, probes = planted()
+    found = measure_knowledge(
+        model, IMAGES, players=PLAYERS, probes=probes, count=3, score="logit", noise=0.0, progress=False
+    )
+    wanted = torch.zeros(3, 2, 16)
+    wanted[0, AND, FIRST] = 2
+    wanted[1, AND, FIRST], wanted[1, OR, SECOND] = 1.5, 1
+    wanted[2, OR, SECOND] = 0.8
+    torch.testing.assert_close(found.effects, wanted.expand(3, -1, -1, -1), rtol=0, atol=2e-3)
+    assert found.layers == ("act", "second", "output")
+    assert found.salient.sum((2, 3)).tolist() == [[1, 2, 1]] * 3
+    for part, amounts in (
+        ("overlap", {(1, OR): 0.8, (2, OR): 0.8}),
+        ("forget", {(0, AND): 2.0, (1, AND): 1.5, (1, OR): 0.2}),
+        ("new", {(0, OR): 0.8}),
+    ):
+        estimate = getattr(found, part)()
+        expected = torch.zeros(3, 2, 5)
+        for (layer, kind), amount in amounts.items():
+            expected[layer, kind, 2] = amount
+        torch.testing.assert_close(estimate.value, expected.double(), rtol=0, atol=5e-3)
+        torch.testing.assert_close(estimate.low, estimate.high, rtol=0, atol=1e-6)  # all images are alike
+    torch.testing.assert_close(
+        found.completeness().value, torch.tensor([0, 1, 1]).double(), rtol=0, atol=1e-2
+    )
+    redundancy = torch.tensor([1, 1.7 / 2.5, 0]).double()
+    torch.testing.assert_close(found.redundancy().value, redundancy, rtol=0, atol=1e-2)
+    steps = found.overlap("next", counts=True).value[:, :, 2]
+    assert steps.tolist() == [[1, 0], [0, 1]]  # the AND lives one layer, the OR the next
+    assert found.iou("next").value[1, OR, 2] == 1 and found.iou("next").value[1, AND, 2] == 0
+
+
+def test_two_functions_are_compared() -> None:
+    """The later one has lost an AND and gained an OR."""
+    model, other = Planted().eval(), Planted().eval()
+    with torch.no_grad():
+        model.fc.weight[1] = torch.tensor([1.0, 0.5])
+        other.fc.weight[1] = torch.tensor([0.0, 2.0])
+    found = compare_knowledge(
+        model,
+        other,
+        IMAGES[:3],
+        [1, 1, 1],
+        names=("whole", "pruned"),
+        players=PLAYERS,
+        score="logit",
+        noise=0.0,
+        progress=False,
+    )
+    assert found.layers == ("whole", "pruned")
+    assert found.overlap("next").value[0, :, 2].tolist() == pytest.approx([0, 0.5], abs=5e-3)
+    assert found.forget("next").value[0, :, 2].tolist() == pytest.approx([1, 0], abs=5e-3)
+    assert found.new("next").value[0, :, 2].tolist() == pytest.approx([0, 1.5], abs=5e-3)
+    same = compare_knowledge(model, model, IMAGES[:2], players=PLAYERS, progress=False)
+    assert same.completeness().value.tolist() == [1, 1] and same.redundancy().value.tolist() == [0, 0]
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.high, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.relu(self.high(torch.relu(self.low(x)))).mean((2, 3)))
+
+
+def coloured(count: int = 90) -> tuple[Tensor, Tensor]:
+    labels = torch.arange(count) % 3
+    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    images[torch.arange(count), labels] += 0.8
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def small() -> Small:
+    torch.manual_seed(0)
+    net, (images, labels) = Small(), coloured()
+    optimiser = torch.optim.Adam(net.parameters(), 0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(net(images), labels).backward()
+        optimiser.step()
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def measured(small: Small, tmp_path_factory: pytest.TempPathFactory) -> LayerKnowledge:
+    images, labels = coloured()
+    return measure_knowledge(
+        small, images, labels, players=grid_players(2, 2), count=6, draws=3, progress=False
+    )
+
+
+def test_numbers_are_those_of_the_definitions(measured: LayerKnowledge) -> None:
+    """Salience and transfer in plain Python, from the effects."""
+    one = measured
+    layers, size = len(one.layers), 16
+    totals = {name: torch.zeros(6, layers, 2, 5).double() for name in ("overlap", "forget", "new")}
+    below = torch.zeros(6, layers, 2, 5)
+    for m in range(6):
+        largest = max(
+            abs(float(one.effects[m, i, k, s])) for i in range(layers) for k in (0, 1) for s in range(1, size)
+        )
+
+        def effect(i: int, k: int, s: int, m: int = m, largest: float = largest) -> float:
+            strength, order = float(one.effects[m, i, k, s]), s.bit_count()
+            floor = (
+                float(one.sigma[m, i]) * 2 ** (order / 2) * (2 * torch.tensor(2.0 * size).log().item()) ** 0.5
+            )
+            if abs(strength) < 0.05 * largest:
+                return 0.0
+            if abs(strength) <= floor:
+                below[m, i, k, order] += 1
+                return 0.0
+            return strength
+
+        for i in range(layers):
+            for k in (0, 1):
+                for s in range(1, size):
+                    a, b = effect(i, k, s), effect(layers - 1, k, s)
+                    share = (1 if b > 0 else -1) * min(abs(a), abs(b)) if a * b > 0 else 0.0
+                    for name, part in (("overlap", share), ("forget", a - share), ("new", b - share)):
+                        totals[name][m, i, k, s.bit_count()] += abs(part)
+    found = one.transfer()
+    for name, total in totals.items():
+        torch.testing.assert_close(getattr(found, name), total)
+        torch.testing.assert_close(getattr(one, name)().value, total.mean(0))
+    assert one.below_floor[:, :-1].sum() == below[:, :-1].sum()
+
+
+def test_what_is_measured_is_told(measured: LayerKnowledge) -> None:
+    assert measured.layers == ("low", "high", "output") and measured.n == 4
+    assert measured.labels.bincount().tolist() == [2, 2, 2]
+    assert float(measured.accuracy[-1]) > 0.8 and measured.judged == 18
+    assert measured.chance == pytest.approx(1 / 3)
+    text = measured.summary()
+    assert (
+        "completeness" in text and "output" in text and repr(measured).startswith("<LayerKnowledge: 3 layers")
+    )
+    stability = measured.stability()
+    assert stability.value.shape == (3, 5) and float(stability.value[2, 1]) > 0
+    assert measured.forwards >= 6 * 4 * 16
+
+
+def test_it_is_kept_on_disk(measured: LayerKnowledge, tmp_path: Path) -> None:
+    measured.save(tmp_path / "known")
+    again = LayerKnowledge.load(tmp_path / "known")
+    assert again.layers == measured.layers and again.versions == measured.versions
+    assert torch.equal(again.kept, measured.kept) and again.summary() == measured.summary()
+    assert torch.equal(again.stability().value.nan_to_num(), measured.stability().value.nan_to_num())
+    (tmp_path / "known.safetensors").write_bytes(b"cut off")
+    with pytest.raises(ValueError, match="damaged"):
+        LayerKnowledge.load(tmp_path / "known")
+
+
+def test_interactions_rebuild_the_scores_of_every_layer(measured: LayerKnowledge) -> None:
+    from pyinterp.interactions import reconstruct
+
+    rebuilt = reconstruct(measured.effects[:, :, 0].double(), measured.effects[:, :, 1].double())
+    spread = (measured.values[..., -1] - measured.values[..., 0]).abs()
+    assert ((rebuilt - measured.values).abs().amax(-1) <= 0.04 * spread + 1e-4).all()
+
+
+def test_a_run_is_gone_on_with(small: Small, tmp_path: Path) -> None:
+    images, labels = coloured()
+    told: list[Any] = []
+    given: dict[str, Any] = {"players": PLAYERS, "count": 3, "layers": ["low"], "folder": tmp_path}
+    first = measure_knowledge(small, images, labels, progress=False, **given)
+    again = measure_knowledge(small, images, labels, progress=told.append, **given)
+    assert torch.equal(first.effects, again.effects) and torch.equal(first.accuracy, again.accuracy)
+    assert told[-1]["done"] == told[-1]["total"] == 3 * 16
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"count": 19}, "a count from 1 to 18 held-out images, got 19"),
+        ({"layers": ["lwo"]}, "Near it: 'low'"),
+        ({"labels": torch.zeros(90).long()}, "two classes or more, got one, '0'"),
+        ({"labels": torch.arange(90)}, "two samples of each class or more, got one of 0, 1, 2, 3, 4, ..."),
+        ({"labels": None}, r"labels \(N,\) of classes, got none"),
+        ({"draws": 1}, "draws of 0 or at least 2, got 1"),
+        ({"noise": -1}, "noise"),
+    ],
+)
+def test_what_does_not_fit_is_told(small: Small, given: dict[str, Any], said: str) -> None:
+    images, labels = coloured()
+    with pytest.raises(ValueError, match=said):
+        measure_knowledge(
+            small, images, **{"labels": labels, "players": PLAYERS, "count": 3, "progress": False, **given}
+        )
+
+
+def test_probes_near_chance_are_told(small: Small) -> None:
+    images, labels = coloured()
+    mixed = labels[torch.randperm(90, generator=torch.Generator().manual_seed(2))]
+    with pytest.warns(UserWarning, match="an accuracy above chance .*numbered as the network's classes"):
+        probes = fit_probes(small, images, mixed, layers=["low"], progress=False)
+    assert "output" in probes.near_chance
+
+
+def test_absent_classes_and_classes_that_the_network_does_not_know(small: Small) -> None:
+    images, labels = coloured()
+    some = labels != 1
+    probes = fit_probes(small, images[some], labels[some], layers=["low"], progress=False)
+    assert probes.rows == (0, 2) and probes.class_names == ("0", "2") and probes.names == ("low", "output")
+    probes = fit_probes(small, images, labels + 5, layers=["low"], progress=False)
+    assert probes.rows is None and probes.names == ("low",) and probes.class_names == ("5", "6", "7")
+
+
+def test_probes_of_another_network_are_refused(small: Small) -> None:
+    _, probes = planted()
+    with pytest.raises(ValueError, match="probes of this network, got those of another"):
+        measure_knowledge(small, IMAGES, probes=probes)

@@ -1,0 +1,126 @@
+"""``pyinterp knowledge``: from folders to a page, again from what is kept, and one line for what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from typer.testing import CliRunner, Result
+
+from pyinterp import cli, models
+from pyinterp.knowledge import LayerKnowledge
+from pyinterp.models.zoo import LoadedModel
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
+
+
+class Net(nn.Module):
+    """Answers with the mean of each colour; ``stop_at`` raises Ctrl-C at a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last = nn.Conv2d(3, 6, 3, stride=2), nn.Linear(6, 4)
+        self.batches, self.stop_at = 0, -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += 1
+        if self.batches == self.stop_at:
+            raise KeyboardInterrupt
+        return self.last(self.conv(x).relu().mean((2, 3)))
+
+
+def preprocess(image: Image.Image) -> Tensor:
+    small = image.convert("RGB").resize((16, 16))
+    return torch.tensor(list(small.tobytes()), dtype=torch.float32).reshape(16, 16, 3).permute(2, 0, 1) / 255
+
+
+@pytest.fixture
+def net(monkeypatch: pytest.MonkeyPatch) -> Net:
+    torch.manual_seed(0)
+    net = Net().eval()
+    with torch.no_grad():
+        net.conv.weight.zero_()
+        net.conv.weight[range(3), range(3)] = 1 / 9
+        net.last.weight.zero_()
+        net.last.weight[range(3), range(3)] = 5
+    classes = ("red", "green", "blue", "teapot")
+    loaded = LoadedModel("net", net, preprocess, classes, (3, 16, 16))  # type: ignore[arg-type]
+    monkeypatch.setattr(models, "load", lambda name, *, device: loaded)
+    return net
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(10):
+            noise = rng.integers(-60, 60, (20, 20, 3))
+            picture = Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
+            picture.save(tmp_path / "data" / name / f"{i}.png")
+    return tmp_path / "data"
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(cli.app, ["knowledge", "--players", "2x2", *map(str, words)])
+
+
+def test_from_folders_to_a_report_and_again(net: Net, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("--data", data, "--images", 6, "--layers", "conv", "--out", out)
+    done = run(*words)
+    assert done.exit_code == 0, done.output
+    found = LayerKnowledge.load(out / "knowledge")
+    assert found.layers == ("conv", "output") and found.labels.bincount().tolist() == [2, 2, 2]
+    assert found.class_names == ("blue", "green", "red") and found.image_names[0].startswith("blue/")
+    assert float(found.accuracy[1]) == 1  # classes are matched by their names
+    lines = done.stdout.splitlines()
+    assert lines[0] == "net: 30 images of 3 classes" and "96 masked images" in lines
+    assert lines[-1] == f"Report: {(out / 'report.html').resolve()}"
+    net.batches = 0
+    again = run(*words)
+    assert again.exit_code == 0 and torch.equal(LayerKnowledge.load(out / "knowledge").effects, found.effects)
+    assert net.batches < 60  # noise alone is measured again
+
+
+def test_an_interrupted_run_goes_on(net: Net, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ("--data", data, "--images", 6, "--layers", "conv", "--out", out)
+    net.stop_at = 40
+    done = run(*words)
+    assert done.exit_code == 130
+    assert done.stderr.endswith(
+        f"pyinterp: interrupted; the same command goes on from what is kept in {out}.\n"
+    )
+    net.stop_at = -1
+    assert run(*words).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--images", 7), "--images: expected at most 6 images, got 7, with 6 of 30 held out."),
+        (("--layers", "covn"), "got 'covn'. Near it: 'conv'."),
+        (("--players", "3by4"), "--players: expected ROWSxCOLUMNS, got '3by4'."),
+        (("--held-out", 1), "--held-out: expected a share between 0 and 1, got 1.0."),
+        (("--players", "5x5"), "at most 20 players"),
+        (("--data", "nowhere"), "no folder nowhere"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(
+    net: Net, data: Path, tmp_path: Path, words: tuple[object, ...], said: str
+) -> None:
+    done = run("--data", data, "--images", 3, "--out", tmp_path / "out", *words)
+    assert done.exit_code == 1
+    assert done.stderr.count("\n") == 1 and said in done.stderr
+
+
+def test_another_class_alone_is_refused(net: Net, data: Path, tmp_path: Path) -> None:
+    for name in ("green", "red"):
+        (data / name).rename(tmp_path / name)
+    done = run("--data", data, "--out", tmp_path / "out")
+    assert done.exit_code == 1 and "at least two classes, got one (blue)" in done.stderr
