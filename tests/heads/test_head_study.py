@@ -388,8 +388,7 @@ def test_a_network_that_takes_no_images_is_found_by_its_example() -> None:
         study_head(net, path.select(point=4), found)
     study = study_head(net, path.select(point=4), found, path=path, example=inputs[:2])
     right = net(inputs).argmax(1) == torch.arange(30) % 3
-    assert study.dense_accuracy == pytest.approx(float(right.double().mean()))
-    assert not study.cards
+    assert study.dense_accuracy == pytest.approx(float(right.double().mean())) and not study.cards
 
 
 def test_a_class_without_judged_samples_has_no_accuracy(
