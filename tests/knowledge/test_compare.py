@@ -1,0 +1,108 @@
+"""A network beside its chain, beside a quantised one, and what of two functions does not fit together."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyinterp import Chain, extract_chain
+from pyinterp.games import grid_players
+from pyinterp.knowledge import LayerKnowledge, compare_knowledge
+
+PLAYERS = grid_players(2, 2)
+
+
+class Colours(nn.Module):
+    """The logit of class k is the mean of channel k, by filters 2k and 2k + 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 1), nn.Linear(6, 3)
+        with torch.no_grad():
+            self.conv.weight.zero_()
+            self.conv.weight[range(6), [0, 0, 1, 1, 2, 2]] = 1.0
+            self.conv.bias.zero_()  # type: ignore[union-attr]
+            self.fc.weight.zero_()
+            self.fc.weight[[0, 0, 1, 1, 2, 2], range(6)] = 2.0
+            self.fc.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(torch.relu(self.conv(x)).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def net() -> Colours:
+    return Colours().eval()
+
+
+@pytest.fixture(scope="module")
+def images() -> Tensor:
+    return torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)) + 0.2
+
+
+@pytest.fixture(scope="module")
+def chain(net: Colours, images: Tensor) -> Chain:
+    return extract_chain(net, images, mode="exact", target_kl=0.05, max_steps=60, progress=False)
+
+
+def compared(first: nn.Module, second: nn.Module, images: Tensor, **options: Any) -> LayerKnowledge:
+    given: dict[str, Any] = {"players": PLAYERS, "progress": False, **options}
+    return compare_knowledge(first, second, images, **given)
+
+
+def test_a_network_and_its_chain(net: Colours, chain: Chain, images: Tensor) -> None:
+    small = chain.compact(net, images)
+    found = compared(net, small, images, names=("network", "chain"), score="logit")
+    assert found.layers == ("network", "chain")
+    kept = float(chain.kept["conv"].double().mean())
+    assert 0 < kept <= 1 and 0 < float(found.completeness("next").value[0]) <= 1
+    # Each class has a filter or two: a chain with fewer has less of the same interactions.
+    share = float(found.strength().value[1].sum() / found.strength().value[0].sum())
+    lost = float(found.redundancy("next").value[0])
+    assert lost == pytest.approx(1 - share, abs=0.02)
+
+
+def test_a_little_noise_in_the_weights_changes_little(net: Colours, images: Tensor) -> None:
+    rounded = copy.deepcopy(net)
+    with torch.no_grad():
+        for value in rounded.parameters():
+            value.copy_((value * 64 + 0.3).round() / 64 * 1.001)
+    found = compared(net, rounded, images)
+    assert float(found.completeness("next").value[0]) > 0.98
+    iou = found.iou("next").value[0]
+    assert float(iou[iou.isfinite()].min()) > 0.9
+
+
+def test_classes_are_those_that_the_first_predicts(net: Colours, images: Tensor, tmp_path: Path) -> None:
+    found = compared(net, net, images, folder=tmp_path)
+    assert found.labels.tolist() == net(images).argmax(1).tolist()
+    again = compared(net, net, images, folder=tmp_path)
+    assert torch.equal(found.effects, again.effects)
+    assert compared(net, net, images, targets=torch.zeros(4).long()).labels.tolist() == [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"targets": [0, 1]}, r"compare_knowledge: expected 4 classes, got \(2,\)"),
+        ({"targets": torch.zeros(4)}, "torch.float32"),
+        ({"targets": [0, 1, 2, 3]}, "a target from 0 to 2, got 3"),
+        ({"draws": 1}, "compare_knowledge: expected draws of 0 or at least 2, got 1"),
+        ({"draws": 2, "input_noise": 0}, "input_noise > 0"),
+    ],
+)
+def test_what_does_not_fit_is_told(net: Colours, images: Tensor, given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        compared(net, net, images, **given)
+
+
+def test_networks_are_networks_in_eval_mode(net: Colours, images: Tensor) -> None:
+    with pytest.raises(TypeError, match="a network, got str"):
+        compared(net, "resnet50", images)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="eval"):
+        compared(net, Colours(), images)
