@@ -3,7 +3,8 @@
 python benchmarks/study_knowledge.py --out FILE [--images 30] [--draws 10] [--reports FOLDER]
 
 Four networks (MLP-7, VGG, ResNet, ViT) are trained on 80 % of scikit-learn's digits, a VGG on 80 % of scikit-image's
-faces (lfw_subset: face or not); the rest is for accuracies and for the images that are explained, 12 players each. Each
+faces (lfw_subset: face or not); the rest is for accuracies and for the images that are explained, 12 players each. The
+default ImageNet network is measured on crops of photographs, whose class is its own commonest answer, 10 players. Each
 claim comes with a number that would have another sign if it did not hold, and its 95 % interval over images:
 
 - low orders are stronger: mean |I| of salient effects of orders 1 to 3 minus that of orders 4 and more, at the output,
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.study_chain import environment
+from pyinterp import models, write_report
 from pyinterp.games import grid_players
 from pyinterp.knowledge import (
     Estimate,
@@ -236,7 +238,7 @@ def described(found: LayerKnowledge) -> dict[str, Any]:
         "forget": told(found.forget()),
         "new": told(found.new()),
         "strength": told(found.strength()),
-        "stability": told(found.stability()),
+        "stability": told(found.stability()) if found.draws else None,
         "forwards": found.forwards,
         "seconds": round(found.seconds, 1),
     }
@@ -259,6 +261,20 @@ def phases(
             }
         )
     return rows
+
+
+def photographs(count: int, draws: int) -> LayerKnowledge:
+    """The default ImageNet network on crops of photographs, whose class is what it calls most crops of each."""
+    loaded = models.load("default")
+    sets = [models.crops(photo, 40, size=224, seed=SEED) for photo in models.photographs().values()]
+    images = models.load_images([crop for one in sets for crop in one], loaded.preprocess).tensor
+    with torch.no_grad():
+        answers = torch.cat([loaded.model(some).argmax(1) for some in images.split(32)])
+    labels = torch.cat([part.mode().values.expand(len(part)) for part in answers.split(40)])
+    players = grid_players(2, 5)
+    return measure_knowledge(
+        loaded, images, labels, players=players, count=count, draws=draws, seed=SEED, progress=False
+    )
 
 
 PLAYERS = grid_players(3, 4)
@@ -321,6 +337,19 @@ def main() -> None:
                 rows = probes.held[: chosen.images]
                 report["phases"] = phases(kept, EPOCHS, pictures[rows], labels[rows])
     pairs = [("mlp", "vgg"), ("vgg", "resnet"), ("vgg", "vit"), ("mlp", "vit")]
+    found = photographs(10, 0)
+    measured["default"] = found
+    claims = {
+        "low orders are stronger": strength_claim(found),
+        "the middle layer holds most": middle_claim(found),
+        "last layers mostly remove": removal_claim(found),
+    }
+    report["networks"]["photographs-default"] = {**described(found), "claims": claims}
+    print("photographs-default", found.summary(), json.dumps(claims), sep="\n", flush=True)
+    if chosen.reports:
+        chosen.reports.mkdir(parents=True, exist_ok=True)
+        for called, one in measured.items():
+            write_report(one, chosen.reports / f"{called}.html")
     report["likeness"] = {
         f"{a} and {b}": likeness(measured[f"digits-{a}"], measured[f"digits-{b}"]) for a, b in pairs
     }

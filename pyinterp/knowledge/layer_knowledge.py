@@ -164,6 +164,14 @@ class LayerKnowledge:
         found = self.transfer(against, counts=counts)
         return bootstrap((found.forget, found.overlap), _share, level=level)
 
+    def sorted_strengths(self) -> Tensor:
+        """(L, 2 (2^n - 1)) float64: |I| of all effects of an image, the largest first, as a share of its largest.
+
+        The mean over the images: how few effects are strong. Effects that don't count are among them.
+        """
+        strengths = self.effects[..., 1:].abs().double().flatten(2).sort(-1, descending=True).values
+        return (strengths / strengths[..., :1].clamp_min(1e-30)).mean(0)
+
     def strength(self, *, counts: bool = False, level: float = 0.95) -> Estimate:
         """(L, 2, n + 1) mean over the images of the sum of |I(S)|, or of the number, of salient effects by order."""
         amounts = by_order(self.salient if counts else self.kept.abs())

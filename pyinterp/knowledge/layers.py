@@ -162,7 +162,10 @@ def _places(runs: Sequence[_Run], answer: tuple[float, ...]) -> list[_Run]:
 
 
 def _spread(places: list[_Run], whole: Callable[[str], bool], count: int) -> list[_Run]:
-    """For each of ``count`` depths the nearest whole place, that none took before."""
+    """For each of ``count`` depths the nearest whole place that none took before: the outermost, and of these the last.
+
+    So it is behind a layer's activation, and behind the pooling that follows.
+    """
     if not places:
         return []
     deepest = places[-1].depth
@@ -170,7 +173,10 @@ def _spread(places: list[_Run], whole: Callable[[str], bool], count: int) -> lis
     chosen: list[_Run] = []
     for step in range(count):
         wanted = (step + 1) * deepest / count
-        for place in sorted(places, key=lambda one: (abs(one.depth - wanted), one.name.count("."))):
+        ranked = sorted(
+            range(len(places)), key=lambda i: (abs(places[i].depth - wanted), places[i].name.count("."), -i)
+        )
+        for place in (places[i] for i in ranked):
             if place in chosen:
                 break
             if place.name not in known:

@@ -177,18 +177,9 @@ def fit_probes(
     rest = torch.ones(len(features), dtype=torch.bool).index_fill(0, held, False).nonzero()[:, 0]
     heads, accuracy = [], []
     for layer, (start, end) in zip(found, pairwise(accumulate(taps.widths, initial=0)), strict=True):
-        path = fit_sparse_path(
-            features.values[rest, start:end],
-            task.labels[rest],
-            alpha=0.5,
-            n_lambdas=20,
-            tolerance=1e-3,
-            validation=0.2,
-            file=None if place is None else place / f"probe-{layer.name}",
-            seed=seed,
-            progress=progress,
-        )
-        heads.append(replace(path.select(best="loss"), class_names=task.names))
+        file = None if place is None else place / f"probe-{layer.name}"
+        values = features.values[rest, start:end]
+        heads.append(_probe(layer, values, task, rest, file, seed, progress))
         accuracy.append(heads[-1].accuracy(features.values[held, start:end], task.labels[held]))
     if task.rows is not None:
         own = features.values[held, sum(taps.widths) :][:, list(task.rows)].argmax(1)
@@ -209,6 +200,39 @@ def fit_probes(
     )
     _warn(probes)
     return probes
+
+
+def _probe(
+    layer: Layer,
+    values: Tensor,
+    task: _Task,
+    rows: Tensor,
+    file: Path | None,
+    seed: int,
+    progress: Progress,
+) -> SparseHead:
+    """The classifier on what one layer computes of the samples ``rows``."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "fit_sparse_path: expected every point", UserWarning
+            )  # told by layer
+            path = fit_sparse_path(
+                values,
+                task.labels[rows],
+                alpha=0.5,
+                n_lambdas=20,
+                tolerance=1e-3,
+                validation=0.2,
+                file=file,
+                seed=seed,
+                progress=progress,
+            )
+    except ValueError as error:
+        raise ValueError(f"{WHERE}: no probe for layer {layer.name!r}. {error}") from error
+    if path.stopped == "interrupted":
+        raise KeyboardInterrupt
+    return replace(path.select(best="loss"), class_names=task.names)
 
 
 @dataclass(frozen=True)
@@ -285,6 +309,14 @@ def _first(data: Any, preprocess: Preprocessor | None) -> Inputs:
 
 
 def _warn(probes: Probes) -> None:
+    off = [
+        f"{layer.name} (KKT violation {head.origin['kkt']:.1e})"
+        for layer, head in zip(probes.layers, probes.heads, strict=True)
+        if head.origin.get("converged") is False
+    ]
+    if off:
+        fix = "They are classifiers all the same, with the accuracy that is told; a smaller width may help."
+        warnings.warn(explain(WHERE, "probes that converge", ", ".join(off), fix), stacklevel=3)
     lost = probes.near_chance
     if lost:
         told = dict(zip(probes.names, probes.accuracy.tolist(), strict=True))

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 PARTS = ("there already, and kept", "to be forgotten", "still to come")
 WELL = 30
 """Images, below which a note says that intervals are wide."""
+SHOWN = 300
+"""Effects, the strongest first, whose strengths are drawn."""
 LINES = ("main", "second", "faint", "dashed")
 
 
@@ -46,8 +48,9 @@ def _answer(found: LayerKnowledge) -> dict[str, Any]:
     complete, redundant = found.completeness(), found.redundancy()
     first = 0 if found.own_scale else (len(found.layers) - 1) // 2
     layer, last = found.layers[first], found.layers[-1]
+    called = layer if found.own_scale else f"Layer {layer}"
     sentence = (
-        f"{layer} already has {_share(complete, first)} of the strength of the interactions of {last}; of what it has "
+        f"{called} already has {_share(complete, first)} of the strength of the interactions of {last}; of what it has "
         f"itself, {_share(redundant, first)} gets lost. Means over {len(found.effects)} images of {found.n} parts, "
         "with 95 % intervals over the images."
     )
@@ -111,7 +114,7 @@ def _change(found: LayerKnowledge) -> dict[str, Any]:
             y_label="strength",
             top=top,
         )
-        figures.append({"caption": name, "svg": chart})
+        figures.append({"caption": name if found.own_scale else f"Layer {name}", "svg": chart})
     text = (
         f"Strength of the interactions of so many parts, AND and OR together, compared with {found.layers[-1]}. The "
         "lower two parts of a bar are what the layer has, the lowest and the upper one what comes out in the end."
@@ -121,6 +124,7 @@ def _change(found: LayerKnowledge) -> dict[str, Any]:
 
 def _orders(found: LayerKnowledge) -> dict[str, Any]:
     shown = _some(len(found.layers))
+    roles = dict(zip(shown, LINES, strict=False))
     strength, likeness = found.strength().value.sum(1), found.iou().value.nanmean(1)
     charts = [
         ("Strength", strength, "sum of |I| of an image"),
@@ -136,12 +140,25 @@ def _orders(found: LayerKnowledge) -> dict[str, Any]:
             else [i for i in shown if i < len(found.layers) - 1]
         )
         chart = line_chart(
-            [Series(found.layers[i], _points(values[i]), role) for i, role in zip(own, LINES, strict=False)],
+            [Series(found.layers[i], _points(values[i]), roles[i]) for i in own],
             label=f"{caption} of the interactions by the number of their parts",
             x_label="parts of an interaction",
             y_label=words,
         )
         figures.append({"caption": caption, "svg": chart})
+    shares = found.sorted_strengths()
+    lines = [
+        Series(found.layers[i], [(float(k + 1), float(v)) for k, v in enumerate(shares[i, :SHOWN])], roles[i])
+        for i in shown
+    ]
+    chart = line_chart(
+        lines,
+        label="Strengths of the effects of an image, the strongest first",
+        x_label="rank of an effect (logarithmic axis)",
+        y_label="|I| over the largest",
+        log_x=True,
+    )
+    figures.append({"caption": "How few are strong", "svg": chart})
     text = (
         "IoU compares which are salient: 0 is what unrelated choices of as many would give, 1 the same ones."
     )

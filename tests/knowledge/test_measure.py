@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.games import grid_players
-from pyinterp.heads import SparseHead
+from pyinterp.heads import SparseHead, fit_sparse_path
 from pyinterp.knowledge import (
     LayerKnowledge,
     Probes,
@@ -228,6 +230,15 @@ def test_what_is_measured_is_told(measured: LayerKnowledge) -> None:
     assert measured.forwards >= 6 * 4 * 16
 
 
+def test_strengths_are_sorted_image_by_image(measured: LayerKnowledge) -> None:
+    shares = []
+    for image in measured.effects[:, 1]:
+        strengths = sorted((abs(float(one)) for kind in image for one in kind[1:]), reverse=True)
+        shares.append([one / strengths[0] for one in strengths])
+    wanted = [sum(column) / len(shares) for column in zip(*shares, strict=True)]
+    assert measured.sorted_strengths()[1].tolist() == pytest.approx(wanted)
+
+
 def test_it_is_kept_on_disk(measured: LayerKnowledge, tmp_path: Path) -> None:
     measured.save(tmp_path / "known")
     again = LayerKnowledge.load(tmp_path / "known")
@@ -283,6 +294,31 @@ def test_probes_near_chance_are_told(small: Small) -> None:
     with pytest.warns(UserWarning, match="an accuracy above chance .*numbered as the network's classes"):
         probes = fit_probes(small, images, mixed, layers=["low"], progress=False)
     assert "output" in probes.near_chance
+
+
+def test_a_layer_that_says_nothing_is_named(small: Small) -> None:
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing, self.fc = nn.Threshold(1e9, 0.5), nn.Linear(192, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.nothing(x)
+            return self.fc(x.flatten(1))
+
+    images, labels = coloured()
+    with pytest.raises(
+        ValueError, match=r"no probe for layer 'nothing'.* a feature that differs between samples"
+    ):
+        fit_probes(Dead().eval(), images, labels, layers=["nothing"], progress=False)
+
+
+def test_a_probe_that_does_not_converge_is_told(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = coloured()
+    short = partial(fit_sparse_path, max_passes=3)
+    monkeypatch.setattr(import_module("pyinterp.knowledge.probes"), "fit_sparse_path", short)
+    with pytest.warns(UserWarning, match=r"probes that converge, got low \(KKT violation"):
+        fit_probes(small, images, labels, layers=["low"], progress=False)
 
 
 def test_absent_classes_and_classes_that_the_network_does_not_know(small: Small) -> None:

@@ -51,7 +51,9 @@ def section(text: str, name: str) -> str:
 def test_the_answer_and_the_table_tell_the_numbers(tmp_path: Path) -> None:
     text = page(tmp_path, known())
     assert "<title>What 3 layers of tiny know of 2 images</title>" in text
-    assert "high already has 100 % (100 % to 100 %) of the strength of the interactions of output" in text
+    assert (
+        "Layer high already has 100 % (100 % to 100 %) of the strength of the interactions of output" in text
+    )
     assert "of what it has itself, 33 % (33 % to 33 %) gets lost" in text
     table = section(text, "layers")
     cells = [re.sub(r"<[^>]+>", "", cell) for cell in re.findall(r"<td>(.*?)</td>", table)]
