@@ -1,6 +1,6 @@
 """What the layers of small networks know: claims of "Layerwise Change of Knowledge" (ICML 2024), with intervals.
 
-python benchmarks/study_knowledge.py --out FILE [--images 30] [--draws 10] [--reports FOLDER]
+python benchmarks/study_knowledge.py --out FILE [--images 30] [--draws 5] [--reports FOLDER]
 
 Four networks (MLP-7, VGG, ResNet, ViT) are trained on 80 % of scikit-learn's digits, a VGG on 80 % of scikit-image's
 faces (lfw_subset: face or not); the rest is for accuracies and for the images that are explained, 12 players each. The
@@ -13,8 +13,11 @@ claim comes with a number that would have another sign if it did not hold, and i
   networks;
 - low orders are steadier: |mean| / deviation over input noise, of orders 1 to 3 minus that of orders 4 and more;
 - middle layers hold most: completeness at the layer in the middle, minus one half;
-- last layers mostly remove: forgotten minus new strength on the way from the layer at three quarters of the depth to
-  the output, over the strength of the output.
+- last layers mostly remove: what is forgotten minus what is new on the way from the layer at three quarters of the
+  depth to the output, over what the output has.
+
+The last two by strength and by number: scores of networks, which are trained to be sure, are larger than those of
+probes, whose strength is chosen on other samples, so that a probe can hold an interaction and not its strength.
 
 A claim holds if its interval is above zero, fails if it is below, and is open otherwise. Checkpoints of one training
 run are compared with its end, for the two phases of learning: orders 4 and more first shrink, then grow.
@@ -191,19 +194,30 @@ def stability_claim(found: LayerKnowledge) -> dict[str, Any]:
     return claim(low_minus_high(by_order(ratio).sum(1), by_order(known).sum(1)))
 
 
-def middle_claim(found: LayerKnowledge) -> dict[str, Any]:
-    parts = found.transfer()
+def middle_claim(found: LayerKnowledge, counts: bool) -> dict[str, Any]:
+    parts = found.transfer(counts=counts)
     middle = (len(found.layers) - 1) // 2
     overlap, new = (part[:, middle].sum((1, 2)) for part in (parts.overlap, parts.new))
     return {"layer": found.layers[middle], **claim(overlap / (overlap + new) - 0.5)}
 
 
-def removal_claim(found: LayerKnowledge) -> dict[str, Any]:
-    parts = found.transfer()
+def removal_claim(found: LayerKnowledge, counts: bool) -> dict[str, Any]:
+    parts = found.transfer(counts=counts)
     late = round(0.75 * (len(found.layers) - 1))
     forget, new = (part[:, late].sum((1, 2)) for part in (parts.forget, parts.new))
-    whole = found.kept[:, -1].abs().double().sum((1, 2))
+    last = found.kept[:, -1].double()
+    whole = (last.sign() if counts else last).abs().sum((1, 2))
     return {"layer": found.layers[late], **claim((forget - new) / whole)}
+
+
+def claims_of(found: LayerKnowledge) -> dict[str, Any]:
+    return {
+        "low orders are stronger": strength_claim(found),
+        "the middle layer holds most of the strength": middle_claim(found, False),
+        "the middle layer holds most by number": middle_claim(found, True),
+        "last layers mostly remove strength": removal_claim(found, False),
+        "last layers mostly remove by number": removal_claim(found, True),
+    }
 
 
 def likeness(first: LayerKnowledge, second: LayerKnowledge) -> dict[str, Any]:
@@ -286,7 +300,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--reports", type=Path)
     parser.add_argument("--images", type=int, default=30)
-    parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument("--draws", type=int, default=5)
     chosen = parser.parse_args()
     start = time.perf_counter()
     measured: dict[str, LayerKnowledge] = {}
@@ -317,12 +331,7 @@ def main() -> None:
             )
             called = f"{data.__name__}-{name}"
             measured[called] = found
-            claims = {
-                "low orders are stronger": strength_claim(found),
-                "low orders are steadier": stability_claim(found),
-                "the middle layer holds most": middle_claim(found),
-                "last layers mostly remove": removal_claim(found),
-            }
+            claims = {**claims_of(found), "low orders are steadier": stability_claim(found)}
             report["networks"][called] = {**described(found), "claims": claims}
             print(
                 called,
@@ -339,11 +348,7 @@ def main() -> None:
     pairs = [("mlp", "vgg"), ("vgg", "resnet"), ("vgg", "vit"), ("mlp", "vit")]
     found = photographs(10, 0)
     measured["default"] = found
-    claims = {
-        "low orders are stronger": strength_claim(found),
-        "the middle layer holds most": middle_claim(found),
-        "last layers mostly remove": removal_claim(found),
-    }
+    claims = claims_of(found)
     report["networks"]["photographs-default"] = {**described(found), "claims": claims}
     print("photographs-default", found.summary(), json.dumps(claims), sep="\n", flush=True)
     if chosen.reports:
