@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,11 @@ from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_res
 from pyinterp.cli.data import class_folders, grid_of, photograph_crops, require_classes
 from pyinterp.cli.interactions_command import BaselineName
 from pyinterp.errors import explain
+
+if TYPE_CHECKING:
+    from pyinterp.games.players import Players
+    from pyinterp.knowledge.probes import Probes
+    from pyinterp.models import LoadedModel
 
 
 def knowledge(
@@ -63,6 +69,7 @@ def knowledge(
         make_folder(out)
         from pyinterp import models
         from pyinterp.features.data import require_readable
+        from pyinterp.games.game import duration
         from pyinterp.games.players import grid_players
         from pyinterp.knowledge.measure import measure_knowledge
         from pyinterp.knowledge.probes import fit_probes
@@ -84,11 +91,14 @@ def knowledge(
                 **own,
             )
             say(probes.summary())
-            say(f"{images * (1 + draws) * 2 ** (rows * columns):,} masked images")
+            grid = grid_players(rows, columns)
+            if rows * columns <= max_players:  # else it is refused
+                total = images * (1 + draws) * 2 ** (rows * columns)
+                say(f"{total:,} masked images, about {duration(total * _seconds(loaded, probes, grid))}")
             known = measure_knowledge(
                 loaded,
                 found.images,
-                players=grid_players(rows, columns),
+                players=grid,
                 probes=probes,
                 count=images,
                 baseline=baseline.value,
@@ -100,6 +110,20 @@ def knowledge(
         say(known.summary())
         report = write_report(known, out / "report.html")
         say(f"Report: {report.resolve()}")
+
+
+def _seconds(loaded: LoadedModel, probes: Probes, players: Players) -> float:
+    """Per masked image."""
+    import torch
+
+    from pyinterp.knowledge.layer_game import LayerGame
+
+    game = LayerGame(probes, torch.zeros(loaded.input_shape), players, 0)
+    codes = torch.arange(min(16, 2**game.count))
+    game.evaluate(codes).sum().item()
+    start = time.perf_counter()
+    game.evaluate(codes).sum().item()
+    return (time.perf_counter() - start) / len(codes)
 
 
 def _layers(text: str) -> Any:

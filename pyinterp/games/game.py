@@ -307,7 +307,7 @@ class Game(ABC):
         limit = (
             f"at most {max_players} players" if self.count > max_players else "scores that fit into memory"
         )
-        got = f"{self.count} players: {total:,} forwards, about {_duration(seconds)}, and {_bytes(size)} for the scores"
+        got = f"{self.count} players: {total:,} forwards, about {duration(seconds)}, and {_bytes(size)} for the scores"
         fix = (
             "Use fewer players, for example the most relevant ones (relevant_players), or as_shapiq() with one of "
             "shapiq's approximators."
@@ -326,7 +326,8 @@ def _warn_constant(values: Tensor, noise: float, stacklevel: int) -> None:
         warnings.warn(explain("games", "scores that depend on the players", got, fix), stacklevel=stacklevel)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     for unit, length in (("years", 31_557_600), ("days", 86_400), ("hours", 3_600), ("minutes", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:,.0f} {unit}"

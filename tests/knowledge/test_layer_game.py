@@ -15,6 +15,8 @@ from pyinterp.games.prefix import SharedPrefix
 from pyinterp.knowledge import LayerGame, Probes, fit_probes
 from pyinterp.knowledge.taps import reduced
 
+pytestmark = pytest.mark.filterwarnings("ignore:fit_probes. expected an accuracy above chance")
+
 K = 3
 
 
@@ -109,3 +111,17 @@ def test_nan_of_one_layer_is_told(probes: Probes) -> None:
     )
     with pytest.raises(ValueError, match="finite"):
         LayerGame(broken, coloured()[0][0], grid_players(2, 2), 0)
+
+
+def test_on_every_device(device: str) -> None:
+    """Probes are fitted and games are played where the network is; the numbers are those of the CPU."""
+    images, labels = coloured()
+    players = grid_players(2, 2)
+    torch.manual_seed(0)
+    net = Net().eval()
+    here = fit_probes(net, images, labels, layers=["low"], width=64, progress=False)
+    wanted = LayerGame(here, images[7], players, 1).play_layers(progress=False, noise_samples=8)
+    there = fit_probes(net.to(device), images, labels, layers=["low"], width=64, progress=False)
+    found = LayerGame(there, images[7], players, 1).play_layers(progress=False, noise_samples=8)
+    assert found.values.device.type == "cpu"
+    torch.testing.assert_close(found.values, wanted.values, rtol=1e-3, atol=1e-3)
