@@ -16,8 +16,9 @@ claim comes with a number that would have another sign if it did not hold, and i
 - last layers mostly remove: what is forgotten minus what is new on the way from the layer at three quarters of the
   depth to the output, over what the output has.
 
-The last two by strength and by number: scores of networks, which are trained to be sure, are larger than those of
-probes, whose strength is chosen on other samples, so that a probe can hold an interaction and not its strength.
+The last two by strength, by share of each layer's strength, and by number: scores of networks, which are trained to be
+sure, are larger than those of probes, whose strength is chosen on other samples, so that a probe can hold an interaction
+and not its strength.
 
 A claim holds if its interval is above zero, fails if it is below, and is open otherwise. Checkpoints of one training
 run are compared with its end, for the two phases of learning: orders 4 and more first shrink, then grow.
@@ -213,10 +214,12 @@ def removal_claim(found: LayerKnowledge, counts: bool) -> dict[str, Any]:
 def claims_of(found: LayerKnowledge) -> dict[str, Any]:
     return {
         "low orders are stronger": strength_claim(found),
-        "the middle layer holds most of the strength": middle_claim(found, False),
-        "the middle layer holds most by number": middle_claim(found, True),
-        "last layers mostly remove strength": removal_claim(found, False),
-        "last layers mostly remove by number": removal_claim(found, True),
+        "the middle layer holds most, by strength": middle_claim(found, False),
+        "the middle layer holds most, by share": middle_claim(found.relative(), False),
+        "the middle layer holds most, by number": middle_claim(found, True),
+        "last layers mostly remove, by strength": removal_claim(found, False),
+        "last layers mostly remove, by share": removal_claim(found.relative(), False),
+        "last layers mostly remove, by number": removal_claim(found, True),
     }
 
 
@@ -247,6 +250,7 @@ def described(found: LayerKnowledge) -> dict[str, Any]:
         "below_floor": int(found.below_floor.sum()),
         "sigma": float(found.sigma.max()),
         "completeness": told(complete),
+        "completeness_of_shares": told(found.relative().completeness()),
         "redundancy": told(redundant),
         "overlap": told(found.overlap()),
         "forget": told(found.forget()),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
 from typing import Literal
@@ -57,6 +57,7 @@ class LayerKnowledge:
         noise: What the split may leave unexplained of each score; see `sparse_and_or`.
         threshold: Of what is salient.
         own_scale: Whether each layer has a scale of its own.
+        is_relative: Whether effects are shares; see `relative`.
         model_name: For people.
         forwards: Masked images evaluated.
         seconds: It took.
@@ -81,6 +82,7 @@ class LayerKnowledge:
     noise: float = 0.04
     threshold: float = THRESHOLD
     own_scale: bool = False
+    is_relative: bool = False
     model_name: str = ""
     forwards: int = 0
     seconds: float = 0.0
@@ -126,6 +128,24 @@ class LayerKnowledge:
         bound = chance_bound(self.chance, self.judged)
         return tuple(
             name for name, one in zip(self.layers, self.accuracy.tolist(), strict=True) if one < bound
+        )
+
+    def relative(self) -> LayerKnowledge:
+        """With each layer's effects as shares of the sum of their |I|, image by image.
+
+        Layers then differ in what they know, and no more in how sure they are: the scores of a network that was trained
+        to be sure are larger than those of a probe whose strength was chosen on other samples.
+        """
+        total = self.effects[..., 1:].abs().double().sum((2, 3)).clamp_min(torch.finfo(torch.float32).tiny)
+        return replace(
+            self,
+            effects=(self.effects / total[..., None, None]).to(self.effects.dtype),
+            values=(self.values / total[..., None]).to(self.values.dtype),
+            sigma=self.sigma / total,
+            spread=None
+            if self.spread is None
+            else (self.spread / total[..., None, None, None]).to(self.spread.dtype),
+            is_relative=True,
         )
 
     def transfer(self, against: Against = "last", *, counts: bool = False) -> Transfer:

@@ -111,7 +111,7 @@ def _change(found: LayerKnowledge) -> dict[str, Any]:
             PARTS,
             label=f"What {name} has of {found.layers[-1]}, by order",
             x_label="parts of an interaction",
-            y_label="strength",
+            y_label="share of all strength" if found.is_relative else "strength",
             top=top,
         )
         figures.append({"caption": name if found.own_scale else f"Layer {name}", "svg": chart})
@@ -178,6 +178,7 @@ def _settings(found: LayerKnowledge) -> dict[str, Any]:
     rows = [
         ("model", found.model_name),
         ("images", f"{len(found.effects):,}"),
+        ("strengths", "as shares of each layer's sum" if found.is_relative else "as they are"),
         ("parts", f"{found.n}: {2**found.n:,} subsets of each image"),
         ("an effect counts from", f"{percent(found.threshold)} of the largest, and above the noise floor"),
         ("left unexplained of each score", f"at most {percent(found.noise)}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -228,6 +229,27 @@ def test_what_is_measured_is_told(measured: LayerKnowledge) -> None:
     stability = measured.stability()
     assert stability.value.shape == (3, 5) and float(stability.value[2, 1]) > 0
     assert measured.forwards >= 6 * 4 * 16
+
+
+def test_shares_forget_how_sure_a_layer_is(measured: LayerKnowledge) -> None:
+    """A layer whose scores are twice as large has the same shares."""
+    louder = replace(
+        measured,
+        effects=measured.effects * torch.tensor([1.0, 2, 1])[:, None, None],
+        values=measured.values * torch.tensor([1.0, 2, 1])[:, None],
+        sigma=measured.sigma * torch.tensor([1.0, 2, 1]),
+        spread=None,
+    )
+    shares = measured.relative()
+    torch.testing.assert_close(louder.relative().effects, shares.effects)
+    torch.testing.assert_close(louder.relative().completeness().value, shares.completeness().value)
+    assert float((louder.completeness().value - measured.completeness().value).abs().max()) > 1e-3
+    sums = shares.effects[..., 1:].abs().sum((2, 3))
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+    assert shares.stability().value[:, 1].tolist() == pytest.approx(
+        measured.stability().value[:, 1].tolist(), rel=0.5
+    )
+    assert shares.is_relative and not measured.is_relative
 
 
 def test_strengths_are_sorted_image_by_image(measured: LayerKnowledge) -> None:
