@@ -17,8 +17,8 @@ claim comes with a number that would have another sign if it did not hold, and i
   depth to the output, over what the output has.
 
 The last two by strength, by share of each layer's strength, and by number: scores of networks, which are trained to be
-sure, are larger than those of probes, whose strength is chosen on other samples, so that a probe can hold an interaction
-and not its strength.
+sure, are larger than those of probes, whose strength is chosen on other samples, so that a probe can hold an
+interaction and not its strength.
 
 A claim holds if its interval is above zero, fails if it is below, and is open otherwise. Checkpoints of one training
 run are compared with its end, for the two phases of learning: orders 4 and more first shrink, then grow.
