@@ -59,6 +59,7 @@ def random_probes(model: nn.Module) -> Probes:
         accuracy=torch.full((len(layers) + 1,), torch.nan),
         chance=1 / CLASSES,
         held=torch.zeros(0).long(),
+        data_digest="",
         fitted=0,
         labels=torch.zeros(0).long(),
         class_names=tuple(map(str, range(CLASSES))),

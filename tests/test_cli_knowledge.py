@@ -109,7 +109,8 @@ def test_an_interrupted_run_goes_on(net: Net, data: Path, tmp_path: Path) -> Non
         (("--layers", "covn"), "got 'covn'. Near it: 'conv'."),
         (("--players", "3by4"), "--players: expected ROWSxCOLUMNS, got '3by4'."),
         (("--held-out", 1), "--held-out: expected a share between 0 and 1, got 1.0."),
-        (("--players", "5x5"), "at most 20 players"),
+        (("--players", "5x5"), "--players: expected at most 20 parts, got 25, whose 2^25 subsets"),
+        (("--draws", 1), "--draws: expected 0 or at least 2 noisy copies, got 1."),
         (("--data", "nowhere"), "no folder nowhere"),
     ],
 )

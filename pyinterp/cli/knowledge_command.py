@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,7 +66,14 @@ def knowledge(
         rows, columns = grid_of(players)
         found = photograph_crops() if data is None else class_folders(data)
         require_classes(found.counts, "A probe")
-        _check(found.counts, held_out, images)
+        _check(found.counts, held_out, seed, images)
+        if rows * columns > max_players:
+            fix = "Ask for fewer parts, or raise --max-players."
+            got = f"{rows * columns}, whose 2^{rows * columns} subsets take as many forwards of each image"
+            raise ValueError(explain("--players", f"at most {max_players} parts", got, fix))
+        if draws == 1:
+            fix = "One has no spread: ask for 2 or more, or 0 for none."
+            raise ValueError(explain("--draws", "0 or at least 2 noisy copies", 1, fix))
         make_folder(out)
         from pyinterp import models
         from pyinterp.features.data import require_readable
@@ -76,25 +84,29 @@ def knowledge(
         from pyinterp.report import write_report
 
         loaded = models.load(model, device=device)
-        if found.source is not None and not (out / "features.json").exists():
+        if found.source is not None and not any(out.glob("layers-*.json")):
             require_readable(found.source)
         say(f"{loaded.name}: {sum(found.counts.values()):,} images of {len(found.counts)} classes")
         own: dict[str, Any] = {"folder": out, "seed": seed}
         with _kept_in(out):
-            probes = fit_probes(
-                loaded,
-                found.images,
-                found.labels,
-                class_names=found.class_names,
-                layers=_layers(layers),
-                held_out=held_out,
-                **own,
-            )
+            with warnings.catch_warnings(record=True) as noted:
+                warnings.simplefilter("always", UserWarning)
+                probes = fit_probes(
+                    loaded,
+                    found.images,
+                    found.labels,
+                    class_names=found.class_names,
+                    layers=_layers(layers),
+                    held_out=held_out,
+                    **own,
+                )
             say(probes.summary())
+            for note in noted:
+                if issubclass(note.category, UserWarning):
+                    say(str(note.message))
             grid = grid_players(rows, columns)
-            if rows * columns <= max_players:  # else it is refused
-                total = images * (1 + draws) * 2 ** (rows * columns)
-                say(f"{total:,} masked images, about {duration(total * _seconds(loaded, probes, grid))}")
+            total = images * (1 + draws) * 2 ** (rows * columns)
+            say(f"{total:,} masked images, about {duration(total * _seconds(loaded, probes, grid))}")
             known = measure_knowledge(
                 loaded,
                 found.images,
@@ -131,12 +143,17 @@ def _layers(text: str) -> Any:
     return text if text in ("auto", "stages") else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _check(counts: dict[str, int], held_out: float, images: int) -> None:
+def _check(counts: dict[str, int], held_out: float, seed: int, images: int) -> None:
     """Refuse more images than are held out, before the network runs."""
     if not 0 < held_out < 1:
         fix = "Pass 0.2 to hold back a fifth."
         raise ValueError(explain("--held-out", "a share between 0 and 1", held_out, fix))
-    held = sum(max(1, int(held_out * count)) for count in counts.values())
+    import torch
+
+    from pyinterp.heads import held_rows
+
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(list(counts.values())))
+    held = len(held_rows(labels, held_out, seed))
     if images > held:
         fix = "Ask for fewer, hold more out, or add images."
         got = f"{images}, with {held} of {sum(counts.values()):,} held out"
@@ -154,9 +171,7 @@ def _kept_in(out: Path) -> Iterator[None]:
         ) from None
     except ValueError as error:
         told = str(error)
-        if not any(
-            words in told for words in ("features of this model", "checkpoint", "path of", "SparsePath")
-        ):
+        if not any(words in told for words in ("features of this model", "checkpoint", "SparsePath", "path")):
             raise
-        fix = f"delete {out}, or choose another --out."
+        fix = f"delete the files of that name in {out}, or choose another --out."
         raise ValueError(f"{error} An earlier run into {out} has left it there: {fix}") from error

@@ -15,9 +15,10 @@ from pyinterp.errors import explain
 from pyinterp.games.image import ImageGame
 from pyinterp.games.masking import Baseline
 from pyinterp.games.network import as_module
-from pyinterp.games.players import Players, grid_players
+from pyinterp.games.players import Players, grid_players, require_players
+from pyinterp.interactions.and_or import check_split
 from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
-from pyinterp.knowledge.play import play_images
+from pyinterp.knowledge.play import play_images, require_settings
 from pyinterp.models.graph import logits_of
 from pyinterp.models.images import Preprocessor, load_images
 from pyinterp.models.inputs import call
@@ -53,8 +54,8 @@ def compare_knowledge(
 ) -> LayerKnowledge:
     """Find which interactions of one network another one keeps, loses and adds.
 
-    The two are any functions of the same images: a network and its chain (``chain.apply(model)``), two checkpoints of a
-    training run, a network before and after it was pruned or quantised, two networks for one task. The result is as
+    The two are any functions of the same images: a network and its chain (``chain.compact(model)``), two checkpoints of
+    a training run, a network before and after it was pruned or quantised, two networks for one task. The result is as
     that of `measure_knowledge`, with the two in the place of layers: ``overlap("next")`` is what they share,
     ``forget("next")`` what only the first has, ``new("next")`` what only the second has, and `LayerKnowledge.iou` how
     alike the sets of their salient interactions are.
@@ -69,8 +70,7 @@ def compare_knowledge(
         score: See there.
         baseline: See there.
         noise: See there.
-        threshold: Effects count from this share of the largest one of the image and network on, whose scores may be of
-            different size.
+        threshold: See there.
         draws: See there.
         input_noise: See there.
         batch_size: See there.
@@ -88,11 +88,21 @@ def compare_knowledge(
     """
     start = time.perf_counter()
     loaded = next((one for one in (first, second) if isinstance(one, LoadedModel)), None)
+    if not (
+        isinstance(names, (tuple, list)) and len(names) == 2 and all(isinstance(one, str) for one in names)
+    ):
+        raise ValueError(explain(WHERE, "two names", repr(names), 'For example ("before", "after").'))
+    _require_alike(first, second)
     networks = [
         as_module(WHERE, one.model if isinstance(one, LoadedModel) else one) for one in (first, second)
     ]
     shown = load_images(images, preprocess or (loaded.preprocess if loaded else None))
-    players = grid_players(3, 4) if players is None else players
+    players = require_players(WHERE, grid_players(3, 4) if players is None else players, "grid_players(3, 4)")
+    require_settings(WHERE, players, max_players, draws, input_noise, threshold)
+    check_split(WHERE, noise, len(players.names))
+    if len(shown.tensor) < 2:
+        fix = "Intervals are taken over images: pass more."
+        raise ValueError(explain(WHERE, "two images or more", len(shown.tensor), fix))
     labels = _targets(networks[0], shown.tensor, targets)
     own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
 
@@ -130,7 +140,7 @@ def compare_knowledge(
         input_noise=input_noise if draws else 0.0,
         noise=noise,
         threshold=threshold,
-        own_scale=True,
+        is_pair=True,
         model_name=" and ".join(names),
         forwards=played.forwards,
         seconds=time.perf_counter() - start,
@@ -138,12 +148,34 @@ def compare_knowledge(
     )
 
 
+def _require_alike(first: Any, second: Any) -> None:
+    """Raise ValueError for two loaded networks that read images, or number classes, in different ways."""
+    if not (isinstance(first, LoadedModel) and isinstance(second, LoadedModel)):
+        return
+    unlike = [
+        what
+        for what, one, other in (
+            ("preprocessing", repr(first.preprocess), repr(second.preprocess)),
+            ("size of images", first.input_shape, second.input_shape),
+            ("classes", tuple(first.classes), tuple(second.classes)),
+        )
+        if one != other
+    ]
+    if unlike:
+        fix = "Pass modules that take the same tensors, and give the same classes, in place of these."
+        raise ValueError(explain(WHERE, "two functions of the same images", f"another {unlike[0]}", fix))
+
+
 def _targets(model: nn.Module, images: Tensor, targets: Any) -> Tensor:
     if targets is None:
         with torch.no_grad():
             logits = torch.cat([logits_of(call(model, some)).cpu() for some in images.split(64)])
         return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
-    found = torch.as_tensor(targets)
+    try:
+        found = torch.as_tensor(targets)
+    except (TypeError, ValueError) as error:
+        fix = "Pass one class number per image."
+        raise TypeError(explain(WHERE, "classes as whole numbers", repr(targets), fix)) from error
     if found.shape != images.shape[:1] or found.is_floating_point():
         got = f"{tuple(found.shape)} {found.dtype}"
         fix = "Pass one class per image, or None for those that the first network predicts."

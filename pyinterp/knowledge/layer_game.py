@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
@@ -92,6 +92,9 @@ class LayerGame(ImageGame):
             allow_tf32=allow_tf32,
             shared_prefix=shared_prefix,
         )
+
+    def _parts(self) -> Mapping[str, str]:
+        return {**super()._parts(), "layers": repr(self.layers)}
 
     def play_layers(
         self,

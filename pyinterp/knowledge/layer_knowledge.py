@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,8 +21,8 @@ from pyinterp.knowledge.metrics import (
     Transfer,
     bootstrap,
     by_order,
-    chance_bound,
     corrected,
+    is_chance,
     jaccard,
     transfer,
 )
@@ -34,9 +35,9 @@ THRESHOLD = 0.05
 class LayerKnowledge:
     """AND and OR interactions of M images at L layers of one network, or of L functions of the same input.
 
-    Interactions count if they are salient: |I(S)| is at least ``threshold`` of the largest one of that image over all
-    layers (with ``own_scale`` over that layer), and above what noise alone makes at its order
-    (`pyinterp.interactions.noise_floor`). Single players have one effect, told as AND.
+    Interactions count if they are salient: |I(S)| is at least ``threshold`` of the largest one of that layer over all
+    images, and above what noise alone makes at its order (`pyinterp.interactions.noise_floor`). Single players have one
+    effect, told as AND.
 
     Attributes:
         layers: L names, in the order in which they run.
@@ -56,7 +57,7 @@ class LayerKnowledge:
         player_names: n names.
         noise: What the split may leave unexplained of each score; see `sparse_and_or`.
         threshold: Of what is salient.
-        own_scale: Whether each layer has a scale of its own.
+        is_pair: Whether the layers are two networks; see `compare_knowledge`.
         is_relative: Whether effects are shares; see `relative`.
         model_name: For people.
         forwards: Masked images evaluated.
@@ -81,7 +82,7 @@ class LayerKnowledge:
     judged: int = 0
     noise: float = 0.04
     threshold: float = THRESHOLD
-    own_scale: bool = False
+    is_pair: bool = False
     is_relative: bool = False
     model_name: str = ""
     forwards: int = 0
@@ -95,10 +96,10 @@ class LayerKnowledge:
 
     @cached_property
     def large(self) -> Tensor:
-        """(M, L, 2, 2^n) bool: at least ``threshold`` of the largest effect, the empty set left out."""
+        """(M, L, 2, 2^n) bool: at least ``threshold`` of the largest effect of the layer, the empty set left out."""
         sizes = self.effects.abs().double()
         sizes[..., 0] = 0
-        largest = sizes.amax((2, 3) if self.own_scale else (1, 2, 3), keepdim=True)
+        largest = sizes.amax((0, 2, 3), keepdim=True)
         return (sizes >= self.threshold * largest) & (sizes > 0)
 
     @cached_property
@@ -125,10 +126,8 @@ class LayerKnowledge:
     @property
     def near_chance(self) -> tuple[str, ...]:
         """Layers whose classifier has an accuracy that chance alone would reach one time in a hundred."""
-        bound = chance_bound(self.chance, self.judged)
-        return tuple(
-            name for name, one in zip(self.layers, self.accuracy.tolist(), strict=True) if one < bound
-        )
+        told = zip(self.layers, self.accuracy.tolist(), strict=True)
+        return tuple(name for name, one in told if is_chance(one, self.chance, self.judged))
 
     def relative(self) -> LayerKnowledge:
         """With each layer's effects as shares of the sum of their |I|, image by image.
@@ -200,11 +199,11 @@ class LayerKnowledge:
     def iou(self, against: Against = "last", *, level: float = 0.95) -> Estimate:
         """(L, 2, n + 1) how alike the sets of salient interactions are, by order, corrected for chance.
 
-        The mean over images of (IoU - expected) / (1 - expected), see `pyinterp.knowledge.metrics.jaccard`: 0 for sets
-        that meet as unrelated ones of their size do, 1 for equal ones. NaN where no image has such an interaction.
+        (IoU - expected) / (1 - expected) of the means over the images, see `pyinterp.knowledge.metrics.jaccard`: 0 for
+        sets that meet as unrelated ones of their size do, 1 for equal ones. NaN where no image has such an interaction,
+        and at order n.
         """
-        found, expected = jaccard(*self._pairs(self.salient, against))
-        return bootstrap((corrected(found, expected),), _same, level=level)
+        return bootstrap(jaccard(*self._pairs(self.salient, against)), corrected, level=level)
 
     def stability(self, *, level: float = 0.95) -> Estimate:
         """(L, n + 1) mean over salient effects of |mean| / deviation of an effect over draws of input noise, by order.
@@ -234,8 +233,9 @@ class LayerKnowledge:
             "  accuracy  salient  completeness        redundancy          layer",
         ]
         for i, layer in enumerate(self.layers):
+            accuracy = "" if self.accuracy[i].isnan() else f"{float(self.accuracy[i]):.1%}"
             lines.append(
-                f"  {float(self.accuracy[i]):8.1%}  {float(counts[i]):7.1f}  {_told(complete, i)}  "
+                f"  {accuracy:>8}  {float(counts[i]):7.1f}  {_told(complete, i)}  "
                 f"{_told(redundant, i)}  {layer}"
             )
         below = int(self.below_floor.sum())
@@ -287,4 +287,6 @@ def _share(part: Tensor, rest: Tensor) -> Tensor:
 
 def _told(estimate: Estimate, i: int) -> str:
     value, low, high = (float(one[i]) for one in (estimate.value, estimate.low, estimate.high))
+    if math.isnan(value):
+        return f"{'none':18}"
     return f"{value:4.0%} ({low:4.0%} to {high:4.0%})"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.models.graph import logits_of, require_eval, require_own_forward
-from pyinterp.models.inputs import Inputs, call, rows_of, take_rows
+from pyinterp.models.inputs import Inputs, call, rows_of
 
 WHERE = "find_layers"
 SAME = 1e-3
@@ -30,6 +30,7 @@ class Layer:
     Attributes:
         name: Its dotted path.
         shape: (C, H, W), (H, W, C), (T, C) or (C,).
+        channels_last: Of a map, whether it is (H, W, C), as some transformers have it.
         whole: Whether all that the answer depends on flows through it, so that later layers know nothing else: not so
             inside a branch that runs beside a skip connection.
     """
@@ -37,6 +38,7 @@ class Layer:
     name: str
     shape: tuple[int, ...]
     whole: bool
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class _Run:
 
 
 def find_layers(
-    model: nn.Module, example: Inputs, layers: Layers = "auto", *, count: int = 8
+    model: nn.Module, example: Inputs, layers: Layers = "auto", *, n_layers: int = 8
 ) -> tuple[Layer, ...]:
     """Choose layers, in the order in which they run; the last one, whose output is the answer, is none of them.
 
@@ -59,9 +61,9 @@ def find_layers(
     Args:
         model: In eval mode; it stays as it is.
         example: Inputs (N, ...), at least two that differ.
-        layers: Names of modules; "auto" for ``count`` whole places, spread evenly over the layers with weights; or
+        layers: Names of modules; "auto" for ``n_layers`` whole places, spread evenly over the layers with weights; or
             "stages": the last whole place of each resolution.
-        count: Of "auto"; fewer where there are fewer places.
+        n_layers: Of "auto"; fewer where there are fewer places.
 
     Raises:
         ValueError: No such module (the nearest names are told), one that does not run exactly once or gives no tensor
@@ -70,13 +72,10 @@ def find_layers(
     """
     require_eval(model)
     require_own_forward(WHERE, model)
-    if rows_of(WHERE, example) < 2:
-        raise ValueError(explain(WHERE, "two inputs or more", "one", "Pass a batch of some images."))
-    pair = take_rows(example, slice(2))
+    if type(n_layers) is not int or n_layers < 1:
+        raise ValueError(explain(WHERE, "n_layers of 1 or more", repr(n_layers), "Pass 8."))
+    pair = _pair(model, example)
     runs, calls, logits = _runs(model, pair)
-    if torch.allclose(logits[0], logits[1], rtol=SAME, atol=0):
-        fix = "Pass images that differ."
-        raise ValueError(explain(WHERE, "two inputs with different answers", "the same answer", fix))
 
     def whole(name: str) -> bool:
         return _exchanged(model, pair, name, logits)
@@ -86,11 +85,11 @@ def find_layers(
             fix = "Or pass a list of names of modules."
             raise ValueError(explain(WHERE, 'layers="auto" or "stages"', repr(layers), fix))
         places = _places(runs, _print(logits))
-        chosen = _spread(places, whole, count) if layers == "auto" else _stages(places, whole)
+        chosen = _spread(places, whole, n_layers) if layers == "auto" else _stages(model, places, whole)
         if not chosen:
             fix = "Name the layers."
             raise ValueError(explain(WHERE, "a module that all flows through", "none", fix))
-        return tuple(Layer(run.name, run.shape, True) for run in sorted(chosen, key=runs.index))
+        return tuple(_layer(model, run, True) for run in sorted(chosen, key=runs.index))
     if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers) or not layers:
         fix = 'For example ["layer1", "layer3"].'
         raise TypeError(explain(WHERE, "a list of names of modules", repr(layers), fix))
@@ -98,7 +97,38 @@ def find_layers(
     for name in layers:
         _require_layer(name, known, calls)
     named = sorted(dict.fromkeys(layers), key=lambda name: runs.index(known[name]))
-    return tuple(Layer(name, known[name].shape, whole(name)) for name in named)
+    return tuple(_layer(model, known[name], whole(name)) for name in named)
+
+
+def _pair(model: nn.Module, example: Inputs) -> Inputs:
+    """The two inputs whose answers differ most."""
+    if rows_of(WHERE, example) < 2:
+        raise ValueError(explain(WHERE, "two inputs or more", "one", "Pass a batch of some images."))
+    with torch.no_grad():
+        logits = logits_of(call(model, example)).double().flatten(1)
+    first, second = divmod(int(torch.cdist(logits, logits).argmax()), len(logits))
+    if torch.allclose(logits[first], logits[second], rtol=SAME, atol=0):
+        fix = "Pass images that differ."
+        raise ValueError(explain(WHERE, "two inputs with different answers", "the same answer", fix))
+
+    def both(value: Any) -> Any:
+        return torch.stack([value[first], value[second]]) if isinstance(value, Tensor) else value
+
+    return (
+        both(example) if isinstance(example, Tensor) else {name: both(one) for name, one in example.items()}
+    )
+
+
+def _layer(model: nn.Module, run: _Run, whole: bool) -> Layer:
+    last = len(run.shape) == 3 and _has_channels_last(model, run.shape)
+    return Layer(run.name, run.shape, whole, last)
+
+
+def _has_channels_last(model: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Whether a map is (H, W, C): what normalises so many last values is there, and no convolution of as many first."""
+    parts = list(model.modules())
+    normed = any(isinstance(one, nn.LayerNorm) and tuple(one.normalized_shape) == shape[2:] for one in parts)
+    return normed and not any(isinstance(one, nn.Conv2d) and one.out_channels == shape[0] for one in parts)
 
 
 def output_of(value: Any) -> Tensor | None:
@@ -158,6 +188,7 @@ def _places(runs: Sequence[_Run], answer: tuple[float, ...]) -> list[_Run]:
         groups.setdefault(run.print, []).append(run)
     groups.pop(answer, None)
     found = [min(group, key=lambda run: run.name.count(".")) for group in groups.values()]
+    found = [run for run in found if run.depth]  # before it there is but the input
     return sorted(found, key=runs.index)
 
 
@@ -187,25 +218,20 @@ def _spread(places: list[_Run], whole: Callable[[str], bool], count: int) -> lis
     return chosen
 
 
-def _stages(places: list[_Run], whole: Callable[[str], bool]) -> list[_Run]:
+def _stages(model: nn.Module, places: list[_Run], whole: Callable[[str], bool]) -> list[_Run]:
     found: dict[int, _Run] = {}
     for place in reversed(places):
-        size = _positions(place.shape)
+        size = _positions(place.shape, _layer(model, place, True).channels_last)
         if size not in found and whole(place.name):
             found[size] = place
     return list(found.values())
 
 
-def _positions(shape: tuple[int, ...]) -> int:
+def _positions(shape: tuple[int, ...], channels_last: bool) -> int:
     """Of a map, or tokens of a sequence."""
     if len(shape) == 3:
-        return shape[0] * shape[1] if is_channels_last(shape) else shape[1] * shape[2]
+        return shape[0] * shape[1] if channels_last else shape[1] * shape[2]
     return shape[0] if len(shape) == 2 else 1
-
-
-def is_channels_last(shape: tuple[int, ...]) -> bool:
-    """Whether a map is (H, W, C), as some transformers have it: where the first two are equal and the last is not."""
-    return shape[0] == shape[1] != shape[2]
 
 
 def _exchanged(model: nn.Module, pair: Inputs, name: str, logits: Tensor) -> bool:
@@ -217,7 +243,8 @@ def _exchanged(model: nn.Module, pair: Inputs, name: str, logits: Tensor) -> boo
         flipped = value.flip(0)
         if isinstance(output, Tensor):
             return flipped
-        return type(output)((flipped, *output[1:]))
+        changed = (flipped, *output[1:])
+        return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
 
     with _hooked(model.get_submodule(name), exchange), torch.no_grad():
         found = logits_of(call(model, pair))

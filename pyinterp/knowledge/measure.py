@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
-from pyinterp.features.data import open_source
+from pyinterp.features.data import Source, open_source
 from pyinterp.games.masking import Baseline
-from pyinterp.games.players import Players, grid_players
+from pyinterp.games.players import Players, grid_players, require_players
+from pyinterp.interactions.and_or import check_split
 from pyinterp.knowledge.layer_game import LayerGame
 from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
 from pyinterp.knowledge.layers import Layers
-from pyinterp.knowledge.play import play_images
+from pyinterp.knowledge.play import play_images, require_settings
 from pyinterp.knowledge.probes import Probes, fit_probes
-from pyinterp.models.images import Preprocessor
+from pyinterp.models.images import Preprocessor, read_entries
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.progress import Progress
 from pyinterp.version import package_version
@@ -66,12 +67,12 @@ def measure_knowledge(
         class_names: See `fit_probes`.
         players: The parts of an image; by default a grid of 3 rows and 4 columns.
         layers: See `find_layers`.
-        probes: That were fitted before to the same images; None fits them.
-        count: Images that are explained, as many of each class as there are.
+        probes: That were fitted before to the same data; None fits them, with the defaults of `fit_probes`.
+        count: Images that are explained, 2 or more, as many of each class as there are.
         score: "log_odds", "logit" or "probability"; see `Scorer`.
         baseline: What masked parts are replaced by; see `make_baseline`.
         noise: See `sparse_and_or`.
-        threshold: Effects count from this share of the largest one of an image over all layers on.
+        threshold: Effects count from this share of the largest one of their layer over all images on.
         draws: Play each game again on this many copies of the image with Gaussian noise, for `stability`.
         input_noise: Standard deviation of that noise, in the units of the preprocessed images.
         batch_size: Masked images per forward; found by measuring if left out.
@@ -93,6 +94,12 @@ def measure_knowledge(
     loaded = model if isinstance(model, LoadedModel) else None
     preprocess = preprocess or (loaded.preprocess if loaded else None)
     place = None if folder is None else Path(folder)
+    players = require_players(WHERE, grid_players(3, 4) if players is None else players, "grid_players(3, 4)")
+    require_settings(WHERE, players, max_players, draws, input_noise, threshold)
+    check_split(WHERE, noise, len(players.names))
+    if probes is not None and (labels is not None or class_names or layers != "auto"):
+        fix = "Leave the others out: the probes have them."
+        raise ValueError(explain(WHERE, "probes, or labels, class_names and layers", "both", fix))
     if probes is None:
         probes = fit_probes(
             model,
@@ -109,9 +116,13 @@ def measure_knowledge(
     if probes.model is not network:
         fix = "Pass the network that they were fitted to."
         raise ValueError(explain(WHERE, "probes of this network", "those of another", fix))
+    source = open_source(images, preprocess, 64)
+    if source.digest != probes.data_digest or not source.ordered:
+        got = "others" if source.ordered else "a DataLoader that shuffles"
+        fix = "Pass the same data, in the same order."
+        raise ValueError(explain(WHERE, "the images that the probes were fitted to", got, fix))
     rows = _chosen(probes, count, seed)
-    pictures = _pictures(images, preprocess, rows)
-    players = grid_players(3, 4) if players is None else players
+    pictures = _pictures(source, preprocess, rows)
     found = probes
     own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
 
@@ -160,9 +171,9 @@ def measure_knowledge(
 
 def _chosen(probes: Probes, count: int, seed: int) -> Tensor:
     """Numbers of ``count`` held-out samples, in turn of each class, in rising order."""
-    if not isinstance(count, int) or not 1 <= count <= len(probes.held):
-        fix = "Ask for fewer, or pass more images."
-        raise ValueError(explain(WHERE, f"a count from 1 to {len(probes.held)} held-out images", count, fix))
+    if type(count) is not int or not 2 <= count <= len(probes.held):
+        fix = "Intervals take two; ask for no more than are held out, or pass more images."
+        raise ValueError(explain(WHERE, f"a count from 2 to {len(probes.held)} held-out images", count, fix))
     mixed = probes.held[torch.randperm(len(probes.held), generator=torch.Generator().manual_seed(seed))]
     turns = torch.zeros(len(mixed), dtype=torch.int64)
     for label in probes.labels[mixed].unique():
@@ -171,10 +182,13 @@ def _chosen(probes: Probes, count: int, seed: int) -> Tensor:
     return mixed[turns.argsort(stable=True)[:count]].sort().values
 
 
-def _pictures(images: Any, preprocess: Preprocessor | None, rows: Tensor) -> list[Tensor]:
+def _pictures(source: Source, preprocess: Preprocessor | None, rows: Tensor) -> list[Tensor]:
     """The inputs of these samples."""
+    if source.pictures:
+        names = [source.name(row) for row in rows.tolist()]
+        return list(read_entries([source.pictures[row] for row in rows.tolist()], names, preprocess))
     wanted, found, start = set(rows.tolist()), [], 0
-    for batch in open_source(images, preprocess, 64).batches(0):
+    for batch in source.batches(0):
         inputs = batch.inputs
         if not isinstance(inputs, Tensor):
             fix = "Pass images, as tensors or files."

@@ -89,25 +89,28 @@ def jaccard(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """How alike two sets of salient subsets are, by order, and how alike they would be by chance.
 
     IoU = |A and B| / |A or B| among the C(n, m) subsets of order m. By chance, were B any other set of its size, the
-    intersection follows the hypergeometric law, and the expected IoU is the mean over it. Corrected for chance a value
-    is (IoU - expected) / (1 - expected): 0 for unrelated sets, 1 for equal ones.
+    intersection follows the hypergeometric law, and the expected IoU is the mean over it.
 
     Args:
         first: (..., 2^n) bool.
         second: Like ``first``.
 
     Returns:
-        (..., n + 1) float64 each; NaN where neither set has a subset of that order, and at order 0.
+        (..., n + 1) float64 each; NaN where neither set has a subset of that order, and at the orders 0 and n, which
+        have one subset: there is no choice that could be alike by chance or not.
     """
     both, either = by_order(first & second), by_order(first | second)
     sizes = by_order(torch.ones_like(first[(0,) * (first.dim() - 1)]))
     expected = _expected_jaccard(by_order(first), by_order(second), sizes.expand_as(both))
-    nothing = either == 0
+    nothing = (either == 0) | (sizes <= 1)
     return torch.where(nothing, torch.nan, both / either), torch.where(nothing, torch.nan, expected)
 
 
 def corrected(iou: Tensor, expected: Tensor) -> Tensor:
-    """(IoU - expected) / (1 - expected): 0 for unrelated sets, 1 for equal ones; NaN where chance alone gives 1."""
+    """(IoU - expected) / (1 - expected): 0 for unrelated sets, 1 for equal ones; NaN where chance alone gives 1.
+
+    Of many inputs it is taken of the means of both: sets so full that chance alone makes them equal count too.
+    """
     return torch.where(expected < 1, (iou - expected) / (1 - expected), torch.nan)
 
 
@@ -152,9 +155,14 @@ def bootstrap(
     return Estimate(value, low, high)
 
 
-def chance_bound(chance: float, samples: int) -> float:
-    """The accuracy that guessing reaches on so many samples one time in a hundred; NaN without samples."""
-    return chance + 2.33 * math.sqrt(chance * (1 - chance) / samples) if samples else math.nan
+def is_chance(accuracy: float, chance: float, samples: int) -> bool:
+    """Whether guessing does at least as well on so many samples more often than one time in a hundred."""
+    if not samples or math.isnan(accuracy) or not 0 < chance < 1:
+        return False
+    right = torch.arange(round(accuracy * samples), samples + 1, dtype=torch.float64)
+    total = torch.full_like(right, samples)
+    log = _log_choose(total, right) + right * math.log(chance) + (total - right) * math.log1p(-chance)
+    return float(log.exp().sum()) > 0.01
 
 
 def _means(times: Tensor, part: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from pyinterp.errors import explain
 from pyinterp.games.image import ImageGame
+from pyinterp.games.players import Players
 from pyinterp.interactions import sparse_and_or
 from pyinterp.interactions.subsets import subset_sizes
 from pyinterp.knowledge.layer_game import LayerGame
+from pyinterp.models.identity import digest_of
 from pyinterp.progress import Progress, Ticker
 
 Make = Callable[[int, Tensor], Sequence[ImageGame]]
@@ -66,13 +69,8 @@ def play_images(
         how: For `Game.play`.
 
     Raises:
-        ValueError: As `Game.play`; draws that are none.
+        ValueError: As `Game.play`.
     """
-    if type(draws) is not int or draws < 0 or draws == 1:
-        fix = "One draw has no spread: ask for 2 or more, or 0 for none."
-        raise ValueError(explain(where, "draws of 0 or at least 2", draws, fix))
-    if draws and not 0 < input_noise < math.inf:
-        raise ValueError(explain(where, "input_noise > 0", input_noise, "Try 0.02."))
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     first = make(0, images[0])
@@ -83,7 +81,10 @@ def play_images(
     def played(i: int, image: Tensor, name: str, measure: bool) -> list[tuple[Tensor, Tensor, int]]:
         found = []
         for j, game in enumerate(make(i, image)):
-            kept = None if folder is None else folder / f"game-{name}-{j}.safetensors"
+            kept = None
+            if folder is not None:  # other settings have other files
+                parts = {**game._parts(), "settings": f"{game.names} {game.score_shape} {game._scorer.name}"}
+                kept = folder / f"game-{name}-{j}-{digest_of(parts)[:10]}.safetensors"
             with _counting(ticker, subsets) as told:
                 found.append(_scores(game, measure, seed, checkpoint=kept, progress=told, **how))
         return found
@@ -95,7 +96,7 @@ def play_images(
             sigmas.append(torch.cat([one[1] for one in plain]))
             noisy = []
             for draw in range(draws):
-                generator = torch.Generator().manual_seed(seed + draw)
+                generator = torch.Generator().manual_seed(_number(f"{seed} {name} {draw}"))
                 shift = torch.randn(image.shape, generator=generator, dtype=torch.float64).to(image)
                 again = played(i, image + input_noise * shift, f"{name}-{draw}", False)
                 noisy.append(torch.cat([one[0] for one in again]))
@@ -110,6 +111,24 @@ def play_images(
     return Played(first[0].names, together, effects, torch.stack(sigmas), gap, spread, forwards)
 
 
+def require_settings(
+    where: str, players: Players, max_players: int, draws: Any, input_noise: float, threshold: Any
+) -> None:
+    """Raise ValueError for what would be refused only after the probes, or not at all."""
+    count = len(players.names)
+    if count > max_players:
+        fix = "Use fewer players, or raise max_players."
+        got = f"{count}, whose 2^{count} subsets take as many forwards of each image"
+        raise ValueError(explain(where, f"at most {max_players} players", got, fix))
+    if type(draws) is not int or draws < 0 or draws == 1:
+        fix = "One draw has no spread: ask for 2 or more, or 0 for none."
+        raise ValueError(explain(where, "draws of 0 or at least 2", draws, fix))
+    if draws and not 0 < input_noise < math.inf:
+        raise ValueError(explain(where, "input_noise > 0", input_noise, "Try 0.02."))
+    if not (isinstance(threshold, (int, float)) and 0 <= threshold <= 1):
+        raise ValueError(explain(where, "a threshold from 0 to 1", threshold, "Try 0.05."))
+
+
 def split_effects(values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     """AND and OR effects (..., 2, 2^n) of scores (..., 2^n), all solved in one batch, and the gaps (...).
 
@@ -119,6 +138,11 @@ def split_effects(values: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     single = subset_sizes(values.shape[-1].bit_length() - 1) == 1
     and_, or_ = found.and_ + found.or_ * single, found.or_ * ~single
     return torch.stack([and_, or_], -2), found.gap
+
+
+def _number(words: str) -> int:
+    """A seed of its own for each text."""
+    return int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
 
 
 def _scores(game: ImageGame, measure: bool, seed: int, **how: Any) -> tuple[Tensor, Tensor, int]:

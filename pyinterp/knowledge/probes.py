@@ -19,9 +19,10 @@ from pyinterp.features.data import open_source
 from pyinterp.heads import SparseHead, fit_sparse_path, held_rows
 from pyinterp.heads.dense import class_rows
 from pyinterp.knowledge.layers import Layer, Layers, find_layers
-from pyinterp.knowledge.metrics import chance_bound
+from pyinterp.knowledge.metrics import is_chance
 from pyinterp.knowledge.taps import ProbedNetwork, TapFeatures, Taps, reduction, two_logits
 from pyinterp.models.graph import logits_of
+from pyinterp.models.identity import digest_of
 from pyinterp.models.images import Preprocessor
 from pyinterp.models.inputs import Inputs, call, take_rows
 from pyinterp.models.zoo import LoadedModel
@@ -47,6 +48,7 @@ class Probes:
             classes last.
         chance: Share of the commonest class among these samples.
         held: Numbers of these samples; no probe has seen them.
+        data_digest: Tells the data from others.
         fitted: How many samples the probes were fitted to, those that chose their strength included.
         labels: (N,) of all samples.
         class_names: K names.
@@ -61,6 +63,7 @@ class Probes:
     accuracy: Tensor
     chance: float
     held: Tensor
+    data_digest: str
     fitted: int
     labels: Tensor
     class_names: tuple[str, ...]
@@ -75,10 +78,8 @@ class Probes:
     @property
     def near_chance(self) -> tuple[str, ...]:
         """Layers whose accuracy chance alone would reach one time in a hundred."""
-        bound = chance_bound(self.chance, len(self.held))
-        return tuple(
-            name for name, one in zip(self.names, self.accuracy.tolist(), strict=True) if one < bound
-        )
+        told = zip(self.names, self.accuracy.tolist(), strict=True)
+        return tuple(name for name, one in told if is_chance(one, self.chance, len(self.held)))
 
     def network(self) -> ProbedNetwork:
         """The network with all its probes: inputs -> (N, layers times K) logits."""
@@ -91,9 +92,11 @@ class Probes:
             f"{len(self.heads)} probes for {len(self.class_names)} classes, fitted to {self.fitted} samples; accuracy "
             f"on {len(self.held)} others (chance: {self.chance:.0%})."
         ]
-        told = [f"{layer.name}: {reduction(layer.shape, self.width)}" for layer in self.layers] + [OWN]
+        told = [f"{layer.name}: {reduction(layer, self.width)}" for layer in self.layers] + [OWN]
         for name, accuracy in zip(told, self.accuracy.tolist(), strict=False):
             lines.append(f"  {accuracy:6.1%}  {name}")
+        if self.rows is None:
+            lines.append("Which of the network's classes these are is not known: its own answer is left out.")
         beside = [layer.name for layer in self.layers if not layer.whole]
         if beside:
             lines.append(f"Beside a skip connection, so that later layers know more: {', '.join(beside)}.")
@@ -107,9 +110,9 @@ def fit_probes(
     *,
     class_names: Sequence[str] = (),
     layers: Layers = "auto",
-    count: int = 8,
+    n_layers: int = 8,
     width: int = 1024,
-    held_out: float | Tensor = 0.2,
+    held_out: float | Tensor | Sequence[int] = 0.2,
     example: Inputs | None = None,
     folder: str | PathLike[str] | None = None,
     batch_size: int = 64,
@@ -130,7 +133,7 @@ def fit_probes(
         class_names: Of the labels, where they are not numbered as the network's classes: they are matched by name then.
             Where a name is not known, the network's own answer is left out.
         layers: See `find_layers`.
-        count: Of layers="auto".
+        n_layers: Of layers="auto".
         width: Numbers that are read of a layer, at most; see `pyinterp.knowledge.taps.Taps`.
         held_out: Share of the samples of each class that accuracies are measured on, and that are explained; or the
             numbers (h,) of these samples, such as those that the network was not trained on.
@@ -153,31 +156,37 @@ def fit_probes(
     network = model.model if isinstance(model, LoadedModel) else model
     preprocess = preprocess or (loaded.preprocess if loaded else None)
     given = example if example is not None else _first(data, preprocess)
-    found = find_layers(network, given, layers, count=count)
+    found = find_layers(network, given, layers, n_layers=n_layers)
     taps = Taps(network, found, width)
     with torch.no_grad():
         classes = two_logits(logits_of(call(network, take_rows(given, slice(2))))).shape[1]
+    if type(width) is not int or width < 1:
+        raise ValueError(explain(WHERE, "width of 1 or more", repr(width), "Pass 1024."))
     place = None if folder is None else Path(folder)
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
+    of_layers = digest_of({"layers": str([layer.name for layer in found]), "width": str(width)})[:10]
     features = extract_features(
         TapFeatures(taps, classes),
         data,
         labels,
-        file=None if place is None else place / "features.npy",
+        file=None if place is None else place / f"layers-{of_layers}.npy",
         batch_size=batch_size,
         preprocess=preprocess,
         example=given,
         progress=progress,
     )
     if class_names:
+        if features.labels is not None and int(features.labels.max()) >= len(class_names):
+            got = f"{len(class_names)}, and the label {int(features.labels.max())}"
+            raise ValueError(explain(WHERE, "a class name for each label", got, "Pass one name per class."))
         features = replace(features, class_names=tuple(class_names))
     task = _task(features, loaded.classes if loaded else (), classes)
     held = _held(task, held_out, seed)
     rest = torch.ones(len(features), dtype=torch.bool).index_fill(0, held, False).nonzero()[:, 0]
     heads, accuracy = [], []
     for layer, (start, end) in zip(found, pairwise(accumulate(taps.widths, initial=0)), strict=True):
-        file = None if place is None else place / f"probe-{layer.name}"
+        file = None if place is None else place / f"probe-{layer.name}-{width}"
         values = features.values[rest, start:end]
         heads.append(_probe(layer, values, task, rest, file, seed, progress))
         accuracy.append(heads[-1].accuracy(features.values[held, start:end], task.labels[held]))
@@ -193,6 +202,7 @@ def fit_probes(
         accuracy=torch.tensor(accuracy, dtype=torch.float64),
         chance=float(torch.bincount(task.labels[held]).max()) / len(held),
         held=held,
+        data_digest=open_source(data, preprocess, batch_size).digest,
         fitted=len(rest),
         labels=task.labels,
         class_names=task.names,
@@ -250,6 +260,9 @@ def _task(features: Features, known: Sequence[str], classes: int) -> _Task:
         got = "none" if labels is None else str(labels.dtype)
         fix = "Pass labels, or a folder with a sub-folder per class."
         raise ValueError(explain(WHERE, "labels (N,) of classes", got, fix))
+    if int(labels.min()) < 0:
+        fix = "Number the classes as the network does, from 0 on."
+        raise ValueError(explain(WHERE, "labels from 0 on", int(labels.min()), fix))
     numbers, labels, counts = labels.unique(return_inverse=True, return_counts=True)
     listed = tuple(numbers.tolist())
     names = tuple(features.class_names[k] if features.class_names else str(k) for k in listed)
@@ -274,10 +287,11 @@ def _task(features: Features, known: Sequence[str], classes: int) -> _Task:
     return _Task(labels, names, rows)
 
 
-def _held(task: _Task, held_out: float | Tensor, seed: int) -> Tensor:
+def _held(task: _Task, held_out: float | Tensor | Sequence[int], seed: int) -> Tensor:
     """Numbers of the held-out samples, in rising order."""
-    if not isinstance(held_out, Tensor):
+    if isinstance(held_out, (int, float)):
         return held_rows(task.labels, held_out, seed)
+    held_out = torch.as_tensor(held_out)
     count = len(task.labels)
     rows = held_out.flatten().unique()
     if (
@@ -309,6 +323,13 @@ def _first(data: Any, preprocess: Preprocessor | None) -> Inputs:
 
 
 def _warn(probes: Probes) -> None:
+    if probes.rows is None:
+        names = ", ".join(probes.class_names[:3])
+        got = f"classes that it has under no such name or number ({names}{', ...' * (len(probes.class_names) > 3)})"
+        fix = (
+            f"The last layer is the probe of {probes.layers[-1].name!r} instead of the network's own answer."
+        )
+        warnings.warn(explain(WHERE, "classes of the network", got, fix), stacklevel=3)
     off = [
         f"{layer.name} (KKT violation {head.origin['kkt']:.1e})"
         for layer, head in zip(probes.layers, probes.heads, strict=True)

@@ -10,9 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pyinterp.knowledge.layers import Layer, is_channels_last, output_of
+from pyinterp.knowledge.layers import Layer, output_of
 from pyinterp.models.graph import logits_of
 from pyinterp.models.inputs import place_of
+
+WHOLE = "all of it"
 
 
 class Taps(nn.Module):
@@ -36,22 +38,24 @@ class Taps(nn.Module):
         self.model = model
         self.layers = tuple(layers)
         self.width = width
-        self.widths = tuple(_size(layer.shape, width) for layer in layers)
+        self.widths = tuple(_size(layer, width) for layer in layers)
         self.train(model.training)
 
     def read(self, x: Tensor | None = None, **others: Any) -> tuple[list[Tensor], Tensor]:
         """Vectors (N, d) of the layers, and the logits (N, K), of inputs by position or by keyword."""
         found: dict[str, Tensor] = {}
-        # Later modules may write into an output. In an exported graph it is copied and read off last, so that what
-        # subsets share before that can be shared; otherwise it is read off at once, which takes no memory.
+        # Later modules may write into an output: what is a view of it must be copied. In an exported graph all is read
+        # off last, so that what subsets share before that can be shared; otherwise at once, which takes no memory.
         late = torch.compiler.is_exporting()
         handles = []
         for layer in self.layers:
 
-            def keep(module: nn.Module, args: Any, output: Any, name: str = layer.name) -> None:
+            def keep(module: nn.Module, args: Any, output: Any, layer: Layer = layer) -> None:
                 value = output_of(output)
                 assert value is not None
-                found[name] = value.clone() if late else self._reduced(value)
+                if late or reduction(layer, self.width) == WHOLE:
+                    value = value.clone()
+                found[layer.name] = value if late else reduced(value, layer, self.width)
 
             handles.append(self.model.get_submodule(layer.name).register_forward_hook(keep))
         try:
@@ -60,35 +64,33 @@ class Taps(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
-        values = [found[layer.name] for layer in self.layers]
-        return [self._reduced(value) for value in values] if late else values, logits
+        if late:
+            found = {layer.name: reduced(found[layer.name], layer, self.width) for layer in self.layers}
+        return [found[layer.name] for layer in self.layers], logits
 
     def extra_repr(self) -> str:
         return f"layers={[layer.name for layer in self.layers]}, width={self.width}"
 
-    def _reduced(self, value: Tensor) -> Tensor:
-        return reduced(value, self.width)
 
-
-def reduced(value: Tensor, width: int) -> Tensor:
+def reduced(value: Tensor, layer: Layer, width: int) -> Tensor:
     """The outputs (N, ...) of a layer as vectors (N, d); see `Taps`."""
-    shape = tuple(value.shape[1:])
-    if math.prod(shape) <= width or len(shape) == 1:
+    if reduction(layer, width) == WHOLE:
         return value.flatten(1)
-    if len(shape) == 2:
+    if len(layer.shape) == 2:
         return torch.cat([value.mean(1), value[:, 0]], 1)
-    maps = value.permute(0, 3, 1, 2) if is_channels_last(shape) else value
+    maps = value.permute(0, 3, 1, 2) if layer.channels_last else value
     side = _side(maps.shape[1], tuple(maps.shape[2:]), width)
     return F.adaptive_avg_pool2d(maps, side).flatten(1)
 
 
-def reduction(shape: tuple[int, ...], width: int) -> str:
+def reduction(layer: Layer, width: int) -> str:
     """What `reduced` does, in words."""
+    shape = layer.shape
     if math.prod(shape) <= width or len(shape) == 1:
-        return "all of it"
+        return WHOLE
     if len(shape) == 2:
         return f"mean and first of {shape[0]} tokens"
-    channels, area = (shape[2], shape[:2]) if is_channels_last(shape) else (shape[0], shape[1:])
+    channels, area = (shape[2], shape[:2]) if layer.channels_last else (shape[0], shape[1:])
     side = _side(channels, area, width)
     return f"{area[0]} x {area[1]} averaged to {side} x {side}" if side > 1 else "mean over the map"
 
@@ -98,8 +100,8 @@ def _side(channels: int, area: tuple[int, ...], width: int) -> int:
     return max(1, min(math.isqrt(width // channels), *area))
 
 
-def _size(shape: tuple[int, ...], width: int) -> int:
-    return int(reduced(torch.empty(1, *shape, device="meta"), width).shape[1])
+def _size(layer: Layer, width: int) -> int:
+    return int(reduced(torch.empty(1, *layer.shape, device="meta"), layer, width).shape[1])
 
 
 class TapFeatures(nn.Module):

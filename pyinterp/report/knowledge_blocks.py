@@ -39,16 +39,16 @@ def knowledge_blocks(found: LayerKnowledge, page: Page) -> list[Block]:
 def knowledge_headline(found: LayerKnowledge, page: Page) -> str:
     """What was found, as the heading of the page."""
     name = NAMES.get(found.model_name, found.model_name)
-    if found.own_scale:
+    if found.is_pair:
         return f"Which interactions {name} share"
     return f"What {len(found.layers)} layers of {name} know of {len(found.effects)} images"
 
 
 def _answer(found: LayerKnowledge) -> dict[str, Any]:
     complete, redundant = found.completeness(), found.redundancy()
-    first = 0 if found.own_scale else (len(found.layers) - 1) // 2
+    first = 0 if found.is_pair else (len(found.layers) - 1) // 2
     layer, last = found.layers[first], found.layers[-1]
-    called = layer if found.own_scale else f"Layer {layer}"
+    called = layer if found.is_pair else f"Layer {layer}"
     sentence = (
         f"{called} already has {_share(complete, first)} of the strength of the interactions of {last}; of what it has "
         f"itself, {_share(redundant, first)} gets lost. Means over {len(found.effects)} images of {found.n} parts, "
@@ -114,7 +114,7 @@ def _change(found: LayerKnowledge) -> dict[str, Any]:
             y_label="share of all strength" if found.is_relative else "strength",
             top=top,
         )
-        figures.append({"caption": name if found.own_scale else f"Layer {name}", "svg": chart})
+        figures.append({"caption": name if found.is_pair else f"Layer {name}", "svg": chart})
     text = (
         f"Strength of the interactions of so many parts, AND and OR together, compared with {found.layers[-1]}. The "
         "lower two parts of a bar are what the layer has, the lowest and the upper one what comes out in the end."

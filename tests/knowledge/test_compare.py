@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.transforms import Compose, ToTensor
 
 from pyinterp import Chain, extract_chain
 from pyinterp.games import grid_players
 from pyinterp.knowledge import LayerKnowledge, compare_knowledge
+from pyinterp.models.zoo import LoadedModel
 
 PLAYERS = grid_players(2, 2)
 
@@ -92,6 +95,8 @@ def test_classes_are_those_that_the_first_predicts(net: Colours, images: Tensor,
         ({"targets": [0, 1]}, r"compare_knowledge: expected 4 classes, got \(2,\)"),
         ({"targets": torch.zeros(4)}, "torch.float32"),
         ({"targets": [0, 1, 2, 3]}, "a target from 0 to 2, got 3"),
+        ({"names": ("a", "b", "c")}, "two names, got"),
+        ({"names": "ab"}, "two names, got 'ab'"),
         ({"draws": 1}, "compare_knowledge: expected draws of 0 or at least 2, got 1"),
         ({"draws": 2, "input_noise": 0}, "input_noise > 0"),
     ],
@@ -99,6 +104,19 @@ def test_classes_are_those_that_the_first_predicts(net: Colours, images: Tensor,
 def test_what_does_not_fit_is_told(net: Colours, images: Tensor, given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         compared(net, net, images, **given)
+
+
+def test_one_image_has_no_interval(net: Colours, images: Tensor) -> None:
+    with pytest.raises(ValueError, match="two images or more, got 1"):
+        compared(net, net, images[:1])
+
+
+def test_networks_that_read_images_in_other_ways_are_refused(net: Colours, images: Tensor) -> None:
+    first = LoadedModel("a", net, ToTensor(), ("x", "y", "z"), (3, 8, 8))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="another preprocessing"):
+        compared(first, replace(first, preprocess=Compose([ToTensor()])), images)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="another classes"):
+        compared(first, replace(first, classes=("x", "z", "y")), images)  # type: ignore[arg-type]
 
 
 def test_networks_are_networks_in_eval_mode(net: Colours, images: Tensor) -> None:

@@ -58,7 +58,7 @@ def alone(probes: Probes, layer: int) -> nn.Module:
             x = self.net.low(x)
             if layer:
                 x = self.net.high(torch.relu(x))
-            return self.probe(reduced(x, 64))
+            return self.probe(reduced(x, probes.layers[layer], 64))
 
     return Alone().eval()
 

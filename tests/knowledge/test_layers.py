@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import timm
@@ -49,14 +49,14 @@ IMAGES = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_all_flows_through_what_is_found(net: Net) -> None:
-    found = find_layers(net, IMAGES, count=20)
+    found = find_layers(net, IMAGES, n_layers=20)
     assert [layer.name for layer in found] == ["stem", "low.0", "pool", "high.0", "drop"]
     assert all(layer.whole for layer in found)
     assert [layer.shape for layer in found[1:3]] == [(6, 8, 8), (6, 4, 4)]
 
 
 def test_layers_are_spread_over_the_depth(net: Net) -> None:
-    assert [layer.name for layer in find_layers(net, IMAGES, count=3)] == ["low.0", "pool", "drop"]
+    assert [layer.name for layer in find_layers(net, IMAGES, n_layers=3)] == ["low.0", "pool", "drop"]
     stages = find_layers(net, IMAGES, "stages")
     assert [(layer.name, layer.shape[1:]) for layer in stages] == [
         ("low", (8, 8)),
@@ -111,6 +111,45 @@ def test_layers_of_timm(name: str, first: str, tokens: int | None) -> None:
 def test_wrong_layers_are_told(net: Net, layers: Any, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         find_layers(net, IMAGES, layers)
+
+
+def test_named_tuples_pass_through_and_raw_inputs_are_no_layer() -> None:
+    class Pair(NamedTuple):
+        state: Tensor
+        more: int
+
+    class Told(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Pair:
+            return Pair(self.inner(x), 3)
+
+    class Outer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.told, self.fc = nn.Flatten(), Told(), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(torch.relu(self.told(self.flat(x)).state))
+
+    found = find_layers(Outer().eval(), torch.randn(3, 2, 3))
+    assert [(layer.name, layer.shape) for layer in found] == [("told", (5,))]
+
+
+def test_maps_with_channels_last_are_known_by_their_norms() -> None:
+    swin = timm.create_model("swin_tiny_patch4_window7_224", img_size=64, window_size=2, num_classes=3).eval()
+    found = find_layers(swin, torch.randn(2, 3, 64, 64), "stages")
+    assert [layer.channels_last for layer in found if len(layer.shape) == 3] == [True] * 4
+    plain = nn.Sequential(nn.Conv2d(3, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12 * 12 * 7, 2)).eval()
+    (layer, *_) = find_layers(plain, torch.randn(2, 3, 14, 9), ["1"])
+    assert layer.shape == (12, 12, 7) and not layer.channels_last
+
+
+def test_of_many_inputs_those_that_differ_are_taken(net: Net) -> None:
+    same = IMAGES[:1].expand(5, -1, -1, -1)
+    assert find_layers(net, torch.cat([same, IMAGES[1:2]])) == find_layers(net, IMAGES)
 
 
 def test_wrong_inputs_are_told(net: Net) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_net import Small, coloured, trained
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 
+from pyinterp.features.data import open_source
 from pyinterp.games import grid_players
-from pyinterp.heads import SparseHead, fit_sparse_path
+from pyinterp.heads import SparseHead
 from pyinterp.knowledge import (
+    LayerGame,
     LayerKnowledge,
     Probes,
     compare_knowledge,
@@ -79,6 +81,7 @@ def planted() -> tuple[Planted, Probes]:
         accuracy=torch.tensor([0.5, 0.75, 1.0]),
         chance=0.5,
         held=torch.arange(8),
+        data_digest=open_source(IMAGES, None, 64).digest,
         fitted=8,
         labels=torch.ones(8, dtype=torch.int64),
         class_names=("no", "yes"),
@@ -144,32 +147,9 @@ def test_two_functions_are_compared() -> None:
     assert same.completeness().value.tolist() == [1, 1] and same.redundancy().value.tolist() == [0, 0]
 
 
-class Small(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.low, self.high, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Linear(6, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc(torch.relu(self.high(torch.relu(self.low(x)))).mean((2, 3)))
-
-
-def coloured(count: int = 90) -> tuple[Tensor, Tensor]:
-    labels = torch.arange(count) % 3
-    images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    images[torch.arange(count), labels] += 0.8
-    return images, labels
-
-
 @pytest.fixture(scope="module")
 def small() -> Small:
-    torch.manual_seed(0)
-    net, (images, labels) = Small(), coloured()
-    optimiser = torch.optim.Adam(net.parameters(), 0.02)
-    for _ in range(60):
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(net(images), labels).backward()
-        optimiser.step()
-    return net.eval()
+    return trained()
 
 
 @pytest.fixture(scope="module")
@@ -187,11 +167,9 @@ def test_numbers_are_those_of_the_definitions(measured: LayerKnowledge) -> None:
     totals = {name: torch.zeros(6, layers, 2, 5).double() for name in ("overlap", "forget", "new")}
     below = torch.zeros(6, layers, 2, 5)
     for m in range(6):
-        largest = max(
-            abs(float(one.effects[m, i, k, s])) for i in range(layers) for k in (0, 1) for s in range(1, size)
-        )
 
-        def effect(i: int, k: int, s: int, m: int = m, largest: float = largest) -> float:
+        def effect(i: int, k: int, s: int, m: int = m) -> float:
+            largest = float(one.effects[:, i, :, 1:].abs().max())
             strength, order = float(one.effects[m, i, k, s]), s.bit_count()
             floor = (
                 float(one.sigma[m, i]) * 2 ** (order / 2) * (2 * torch.tensor(2.0 * size).log().item()) ** 0.5
@@ -293,7 +271,12 @@ def test_a_run_is_gone_on_with(small: Small, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"count": 19}, "a count from 1 to 18 held-out images, got 19"),
+        ({"count": 19}, "a count from 2 to 18 held-out images, got 19"),
+        ({"count": 1}, "a count from 2 to 18 held-out images, got 1"),
+        ({"threshold": 2}, "a threshold from 0 to 1, got 2"),
+        ({"players": grid_players(5, 5)}, "at most 20 players, got 25"),
+        ({"labels": torch.arange(90) % 3 - 1}, "labels from 0 on, got -1"),
+        ({"class_names": ["a", "b"]}, "a class name for each label, got 2, and the label 2"),
         ({"layers": ["lwo"]}, "Near it: 'low'"),
         ({"labels": torch.zeros(90).long()}, "two classes or more, got one, '0'"),
         ({"labels": torch.arange(90)}, "two samples of each class or more, got one of 0, 1, 2, 3, 4, ..."),
@@ -310,46 +293,57 @@ def test_what_does_not_fit_is_told(small: Small, given: dict[str, Any], said: st
         )
 
 
-def test_probes_near_chance_are_told(small: Small) -> None:
+def test_images_are_those_of_the_probes(small: Small) -> None:
     images, labels = coloured()
-    mixed = labels[torch.randperm(90, generator=torch.Generator().manual_seed(2))]
-    with pytest.warns(UserWarning, match="an accuracy above chance .*numbered as the network's classes"):
-        probes = fit_probes(small, images, mixed, layers=["low"], progress=False)
-    assert "output" in probes.near_chance
+    probes = fit_probes(small, images, labels, layers=["low"], progress=False)
+    for others in (images.flip(0), images[:20]):
+        with pytest.raises(ValueError, match="the images that the probes were fitted to, got others"):
+            measure_knowledge(small, others, probes=probes, players=PLAYERS, count=3)
+    with pytest.raises(ValueError, match="probes, or labels, class_names and layers, got both"):
+        measure_knowledge(small, images, labels, probes=probes, players=PLAYERS, count=3)
+    loader = DataLoader(TensorDataset(images, labels), 32, shuffle=True)
+    with pytest.raises(ValueError, match=r"a DataLoader that shuffles|got others"):
+        measure_knowledge(small, loader, layers=["low"], players=PLAYERS, count=3, progress=False)
+    ordered = DataLoader(TensorDataset(images, labels), 32)
+    found = measure_knowledge(small, ordered, layers=["low"], players=PLAYERS, count=3, progress=False)
+    wanted = measure_knowledge(
+        small, images, labels, layers=["low"], players=PLAYERS, count=3, progress=False
+    )
+    torch.testing.assert_close(found.effects, wanted.effects, rtol=1e-3, atol=1e-3)
+    assert torch.equal(found.labels, wanted.labels)
 
 
-def test_a_layer_that_says_nothing_is_named(small: Small) -> None:
-    class Dead(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.nothing, self.fc = nn.Threshold(1e9, 0.5), nn.Linear(192, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            self.nothing(x)
-            return self.fc(x.flatten(1))
-
+def test_other_settings_go_into_the_same_folder(small: Small, tmp_path: Path) -> None:
+    """Features and probes are kept; scores of other players, baselines and layers have files of their own."""
     images, labels = coloured()
-    with pytest.raises(
-        ValueError, match=r"no probe for layer 'nothing'.* a feature that differs between samples"
+    given: dict[str, Any] = {"count": 2, "folder": tmp_path, "progress": False}
+    for more in (
+        {"players": PLAYERS, "layers": ["low"]},
+        {"players": grid_players(1, 3), "layers": ["low"]},
+        {"players": PLAYERS, "layers": ["low"], "baseline": "mean"},
+        {"players": PLAYERS, "layers": ["high"]},
     ):
-        fit_probes(Dead().eval(), images, labels, layers=["nothing"], progress=False)
+        alone = measure_knowledge(small, images, labels, **{**given, **more, "folder": None})
+        kept = measure_knowledge(small, images, labels, **{**given, **more})
+        torch.testing.assert_close(kept.effects, alone.effects)
 
 
-def test_a_probe_that_does_not_converge_is_told(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
-    images, labels = coloured()
-    short = partial(fit_sparse_path, max_passes=3)
-    monkeypatch.setattr(import_module("pyinterp.knowledge.probes"), "fit_sparse_path", short)
-    with pytest.warns(UserWarning, match=r"probes that converge, got low \(KKT violation"):
-        fit_probes(small, images, labels, layers=["low"], progress=False)
+def test_draws_differ_from_image_to_image(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    shifts: list[Tensor] = []
+    plain = LayerGame.__init__
 
+    def noted(self: LayerGame, probes: Probes, image: Tensor, *others: Any, **more: Any) -> None:
+        shifts.append(image)
+        plain(self, probes, image, *others, **more)
 
-def test_absent_classes_and_classes_that_the_network_does_not_know(small: Small) -> None:
-    images, labels = coloured()
-    some = labels != 1
-    probes = fit_probes(small, images[some], labels[some], layers=["low"], progress=False)
-    assert probes.rows == (0, 2) and probes.class_names == ("0", "2") and probes.names == ("low", "output")
-    probes = fit_probes(small, images, labels + 5, layers=["low"], progress=False)
-    assert probes.rows is None and probes.names == ("low",) and probes.class_names == ("5", "6", "7")
+    monkeypatch.setattr(LayerGame, "__init__", noted)
+    images = torch.zeros(90, 3, 8, 8) + torch.linspace(0, 1, 90)[:, None, None, None]
+    measure_knowledge(
+        small, images, coloured()[1], layers=["low"], players=PLAYERS, count=2, draws=2, progress=False
+    )
+    noise = [one - one.mean() for one in shifts if float(one.std()) > 1e-4]
+    assert len(noise) == 4
+    assert all(float((a - b).abs().max()) > 1e-3 for i, a in enumerate(noise) for b in noise[:i])
 
 
 def test_probes_of_another_network_are_refused(small: Small) -> None:

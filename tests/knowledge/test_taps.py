@@ -6,25 +6,33 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyinterp.knowledge.layers import find_layers
+from pyinterp.knowledge.layers import Layer, find_layers
 from pyinterp.knowledge.taps import ProbedNetwork, TapFeatures, Taps, reduced, reduction
 from pyinterp.models import trace
 from pyinterp.models.identity import model_digest
 
 
+def layer(shape: tuple[int, ...], channels_last: bool = False) -> Layer:
+    return Layer("layer", shape, True, channels_last)
+
+
+def short(value: Tensor, width: int, channels_last: bool = False) -> Tensor:
+    return reduced(value, layer(tuple(value.shape[1:]), channels_last), width)
+
+
 def test_reductions_are_means_of_cells() -> None:
     torch.manual_seed(0)
     maps = torch.randn(2, 3, 4, 6)
-    assert torch.equal(reduced(maps, 72), maps.flatten(1))
+    assert torch.equal(short(maps, 72), maps.flatten(1))
     quarters = [part.mean((2, 3)) for half in maps.chunk(2, 2) for part in half.chunk(2, 3)]
-    torch.testing.assert_close(reduced(maps, 12), torch.stack(quarters, -1).flatten(1))
-    torch.testing.assert_close(reduced(maps, 2), maps.mean((2, 3)))
+    torch.testing.assert_close(short(maps, 12), torch.stack(quarters, -1).flatten(1))
+    torch.testing.assert_close(short(maps, 2), maps.mean((2, 3)))
     last = maps[:, :, :, :4].permute(0, 2, 3, 1)
-    torch.testing.assert_close(reduced(last, 3), maps[:, :, :, :4].mean((2, 3)))
+    torch.testing.assert_close(short(last, 3, True), maps[:, :, :, :4].mean((2, 3)))
     tokens = torch.randn(2, 5, 3)
-    assert torch.equal(reduced(tokens, 15), tokens.flatten(1))
-    torch.testing.assert_close(reduced(tokens, 14), torch.cat([tokens.mean(1), tokens[:, 0]], 1))
-    assert reduced(torch.randn(2, 30), 8).shape == (2, 30)
+    assert torch.equal(short(tokens, 15), tokens.flatten(1))
+    torch.testing.assert_close(short(tokens, 14), torch.cat([tokens.mean(1), tokens[:, 0]], 1))
+    assert short(torch.randn(2, 30), 8).shape == (2, 30)
 
 
 @pytest.mark.parametrize(
@@ -39,7 +47,7 @@ def test_reductions_are_means_of_cells() -> None:
     ],
 )
 def test_reductions_are_told_in_words(shape: tuple[int, ...], width: int, said: str) -> None:
-    assert reduction(shape, width) == said
+    assert reduction(layer(shape, shape == (8, 8, 5)), width) == said
 
 
 @pytest.fixture
@@ -67,10 +75,37 @@ def test_taps_read_each_layer_before_others_write_into_it(net: nn.Sequential) ->
     with torch.no_grad():
         values, logits = taps.read(x)
         for value, upto in zip(values, (1, 3, 5), strict=True):
-            torch.testing.assert_close(value, reduced(by_hand(net, x, upto), 20))
+            torch.testing.assert_close(value, short(by_hand(net, x, upto), 20))
         torch.testing.assert_close(logits, net(x))
     assert tuple(value.shape[1] for value in values) == taps.widths == (16, 20, 5)
     assert not any(module._forward_hooks for module in net.modules())
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_read_whole_is_read_before_it_is_written_over(late: bool) -> None:
+    """By an activation, and by a sum with a shortcut; also in the graph."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat, self.inner, self.fc = nn.Flatten(), nn.Linear(8, 8), nn.Linear(8, 3)
+            self.act = nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.flat(x)
+            y = self.inner(x)
+            y += x
+            return self.fc(self.act(y))
+
+    torch.manual_seed(0)
+    net, x = Residual().eval(), torch.randn(4, 2, 4)
+    taps = Taps(net, find_layers(net, x, ["inner"]), 1024)
+    network = ProbedNetwork(taps, [nn.Linear(8, 3)], None).eval()
+    with torch.no_grad():
+        wanted = net.inner(x.flatten(1))
+        torch.testing.assert_close(taps.read(x)[0][0], wanted)
+        answer = trace(network, x).module(x) if late else network(x)
+        torch.testing.assert_close(answer, network.probes[0](wanted))
 
 
 def test_probes_answer_side_by_side_and_have_a_graph(net: nn.Sequential) -> None:

@@ -1,0 +1,64 @@
+"""Probes: what is told of those that say little, and which classes of the network they stand for."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+
+import pytest
+import torch
+from small_net import Small, coloured, trained
+from torch import Tensor, nn
+
+from pyinterp.heads import fit_sparse_path
+from pyinterp.knowledge import fit_probes
+
+
+@pytest.fixture(scope="module")
+def small() -> Small:
+    return trained()
+
+
+def test_probes_near_chance_are_told(small: Small) -> None:
+    images, labels = coloured()
+    mixed = labels[torch.randperm(90, generator=torch.Generator().manual_seed(2))]
+    with pytest.warns(UserWarning, match="an accuracy above chance .*numbered as the network's classes"):
+        probes = fit_probes(small, images, mixed, layers=["low"], progress=False)
+    assert "output" in probes.near_chance
+
+
+def test_a_layer_that_says_nothing_is_named(small: Small) -> None:
+    class Dead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nothing, self.fc = nn.Threshold(1e9, 0.5), nn.Linear(192, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.nothing(x)
+            return self.fc(x.flatten(1))
+
+    images, labels = coloured()
+    with pytest.raises(
+        ValueError, match=r"no probe for layer 'nothing'.* a feature that differs between samples"
+    ):
+        fit_probes(Dead().eval(), images, labels, layers=["nothing"], progress=False)
+
+
+def test_a_probe_that_does_not_converge_is_told(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = coloured()
+    short = partial(fit_sparse_path, max_passes=3)
+    monkeypatch.setattr(import_module("pyinterp.knowledge.probes"), "fit_sparse_path", short)
+    with pytest.warns(UserWarning, match=r"probes that converge, got low \(KKT violation"):
+        fit_probes(small, images, labels, layers=["low"], progress=False)
+
+
+def test_absent_classes_and_classes_that_the_network_does_not_know(small: Small) -> None:
+    images, labels = coloured()
+    some = labels != 1
+    probes = fit_probes(small, images[some], labels[some], layers=["low"], progress=False)
+    assert probes.rows == (0, 2) and probes.class_names == ("0", "2") and probes.names == ("low", "output")
+    with pytest.warns(
+        UserWarning, match=r"no such name or number \(5, 6, 7\). The last layer is the probe of 'low'"
+    ):
+        probes = fit_probes(small, images, labels + 5, layers=["low"], progress=False)
+    assert probes.rows is None and probes.names == ("low",) and probes.class_names == ("5", "6", "7")
