@@ -7,10 +7,10 @@ faces (lfw_subset: face or not); the rest is for accuracies and for the images t
 default ImageNet network is measured on crops of photographs, whose class is its own commonest answer, 10 players. Each
 claim comes with a number that would have another sign if it did not hold, and its 95 % interval over images:
 
-- low orders are stronger: the sum of |I| over orders 1 to 3 minus that over orders 4 and more, at the output, as a share
-  of both (of 4,096 subsets, 298 are of the low ones);
-- low orders generalise: IoU, corrected for chance, of orders 1 to 3 minus that of orders 4 and more, between the outputs
-  of two networks;
+- low orders are stronger: the sum of |I| over orders 1 to 3 minus that over orders 4 and more, at the output, as a
+  share of both (of 4,096 subsets, 298 are of the low ones);
+- low orders generalise: IoU, corrected for chance, of orders 1 to 3 minus that of orders 4 and more, between the
+  outputs of two networks;
 - low orders are steadier: |mean| / deviation over input noise, of orders 1 to 3 minus that of orders 4 and more;
 - middle layers hold most: completeness at the layer in the middle, minus one half;
 - last layers mostly remove: what is forgotten minus what is new on the way from the layer at three quarters of the
