@@ -13,7 +13,7 @@ import typer
 
 from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_result, say, told
 from pyinterp.cli.data import class_folders, grid_of, photograph_crops, require_classes
-from pyinterp.cli.interactions_command import BaselineName
+from pyinterp.cli.interactions_command import BaselineName, ScoreName
 from pyinterp.errors import explain
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ def knowledge(
         str, typer.Option(help="auto, stages, or names of modules, set apart by commas.")
     ] = "auto",
     images: Annotated[int, typer.Option(help="How many images to explain.", min=2)] = 30,
+    score: Annotated[
+        ScoreName, typer.Option(help="What is explained: of the class the log-odds, logit or probability.")
+    ] = ScoreName.log_odds,
     baseline: Annotated[
         BaselineName, typer.Option(help="What masked parts are replaced by.")
     ] = BaselineName.zero,
@@ -113,6 +116,7 @@ def knowledge(
                 players=grid,
                 probes=probes,
                 count=images,
+                score=score.value,
                 baseline=baseline.value,
                 draws=draws,
                 max_players=max_players,

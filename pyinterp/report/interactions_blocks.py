@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from pyinterp.interactions.subsets import subset_sizes
+from pyinterp.report.bars import bar_chart
 from pyinterp.report.page import NAMES, Block, Page, data_uri, fragment
-from pyinterp.report.plots import Series, bar_chart, line_chart, number, percent
+from pyinterp.report.plots import Series, line_chart, number, percent
 from pyinterp.report.regions import anchor, outline
 
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pyinterp.report.bars import stack_chart
 from pyinterp.report.page import NAMES, Block, Page, fragment
 from pyinterp.report.plots import Series, line_chart, number, percent
-from pyinterp.report.stacks import stack_chart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,7 @@ WELL = 30
 """Images, below which a note says that intervals are wide."""
 SHOWN = 300
 """Effects, the strongest first, whose strengths are drawn."""
+KINDS = ("AND", "OR")
 LINES = ("main", "second", "faint", "dashed")
 
 
@@ -84,7 +85,7 @@ def _layers(found: LayerKnowledge) -> dict[str, Any]:
     complete, redundant = found.completeness(), found.redundancy()
     counts, known = found.salient.sum((2, 3)).double().mean(0), not found.accuracy.isnan().all()
     heads = ["Layer", "Salient", "Complete", "Redundant"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, name in enumerate(found.layers):
         cells = [number(float(counts[i])), _share(complete, i), _share(redundant, i)]
         if known:
@@ -97,7 +98,8 @@ def _layers(found: LayerKnowledge) -> dict[str, Any]:
             f" The accuracy is that of a linear classifier on the layer, on {found.judged:,} samples that it has not "
             f"seen; chance would give {percent(found.chance)}."
         )
-    return {"text": text, "heads": heads, "rows": rows}
+    lines = [heads, *([row["name"], *row["cells"]] for row in rows)]
+    return {"text": text, "heads": heads, "rows": rows, "plain": "\n".join("\t".join(line) for line in lines)}
 
 
 def _change(found: LayerKnowledge) -> dict[str, Any]:
@@ -125,22 +127,21 @@ def _change(found: LayerKnowledge) -> dict[str, Any]:
 def _orders(found: LayerKnowledge) -> dict[str, Any]:
     shown = _some(len(found.layers))
     roles = dict(zip(shown, LINES, strict=False))
-    strength, likeness = found.strength().value.sum(1), found.iou().value.nanmean(1)
-    charts = [
-        ("Strength", strength, "sum of |I| of an image"),
-        (f"Likeness to {found.layers[-1]}", likeness, "IoU above chance"),
+    early = [i for i in shown if i < len(found.layers) - 1]
+    strength, likeness = found.strength(), found.iou()
+    charts = [(f"Strength, {kind}", _kind(strength, k), shown, "sum of |I|") for k, kind in enumerate(KINDS)]
+    charts += [
+        (f"Likeness to {found.layers[-1]}, {kind}", _kind(likeness, k), early, "IoU above chance")
+        for k, kind in enumerate(KINDS)
     ]
     if found.spread is not None:
-        charts.append(("Steadiness under input noise", found.stability().value, "|mean| / deviation"))
+        steady = found.stability()
+        bounds = (steady.value, steady.low, steady.high)
+        charts.append(("Steadiness under input noise", bounds, shown, "|mean| / deviation"))
     figures = []
-    for caption, values, words in charts:
-        own = (
-            shown
-            if caption.startswith(("Strength", "Stead"))
-            else [i for i in shown if i < len(found.layers) - 1]
-        )
+    for caption, (values, low, high), own, words in charts:
         chart = line_chart(
-            [Series(found.layers[i], _points(values[i]), roles[i]) for i in own],
+            [Series(found.layers[i], _points(values[i]), roles[i], _band(low[i], high[i])) for i in own],
             label=f"{caption} of the interactions by the number of their parts",
             x_label="parts of an interaction",
             y_label=words,
@@ -160,7 +161,8 @@ def _orders(found: LayerKnowledge) -> dict[str, Any]:
     )
     figures.append({"caption": "How few are strong", "svg": chart})
     text = (
-        "IoU compares which are salient: 0 is what unrelated choices of as many would give, 1 the same ones."
+        "Means over the images, with 95 % intervals as bands. IoU compares which interactions are salient: 0 is what "
+        "unrelated choices of as many would give, 1 the same ones."
     )
     return {"figures": figures, "text": text}
 
@@ -168,6 +170,15 @@ def _orders(found: LayerKnowledge) -> dict[str, Any]:
 def _some(count: int) -> list[int]:
     """At most four layers, the last one among them."""
     return sorted({round((count - 1) * step / 3) for step in range(4)}, reverse=True)
+
+
+def _kind(estimate: Estimate, kind: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(layers, n + 1) value, low and high of AND or OR."""
+    return estimate.value[:, kind], estimate.low[:, kind], estimate.high[:, kind]
+
+
+def _band(low: Tensor, high: Tensor) -> list[tuple[float, float, float]]:
+    return [(float(m), float(low[m]), float(high[m])) for m in range(1, len(low))]
 
 
 def _points(values: Tensor) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from markupsafe import Markup
@@ -28,11 +28,13 @@ class Series:
         name: What the legend calls it.
         points: (x, y) pairs; those that are not finite are left out.
         role: "main", "second", "faint" or "dashed": the CSS class that gives colour and weight.
+        band: (x, low, high) of an interval around the points; those that are not finite are left out.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     role: str = "main"
+    band: Sequence[tuple[float, float, float]] = ()
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -86,11 +88,12 @@ def line_chart(
         mark: One dot (x, y, words); the words stand where fewest lines cross them.
         open_points: Rings around points that are not to be trusted, and what the legend calls them.
     """
-    lines = [Series(s.name, _drawable(s.points, log_x, log_y), s.role) for s in series]
+    lines = [replace(s, points=_drawable(s.points, log_x, log_y), band=_finite(s.band)) for s in series]
     dots = _drawable([mark[:2]], log_x, log_y) if mark else []
     drawn = [point for line in lines for point in line.points] + dots
     xs = [x for x, _ in drawn]
     ys = [y for _, y in drawn] + ([bound[0]] if bound else [])
+    ys += [y for line in lines for _, low, high in line.band for y in (low, high)]
     if not xs:
         return Markup('<p class="quiet">{}: nothing was recorded.</p>').format(label)
     x_axis = Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x or zero_x, shift=float(zero_x))
@@ -120,6 +123,10 @@ def line_chart(
                 bound[1],
             )
         )
+    for line in lines:
+        edge = [(x, high) for x, _, high in line.band] + [(x, low) for x, low, _ in reversed(line.band)]
+        corners = " ".join(f"{x_axis(x):.1f},{y_axis(y):.1f}" for x, y in edge)
+        parts += [Markup('<polygon class="band {}" points="{}"/>').format(line.role, corners)] if edge else []
     placed = [[(x_axis(x), y_axis(y)) for x, y in line.points] for line in lines]
     for line, points in zip(lines, placed, strict=True):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
@@ -213,59 +220,6 @@ def dot_plot(
     return svg(label, height, Markup("").join(parts))
 
 
-def bar_chart(
-    groups: Sequence[tuple[str, Sequence[float]]],
-    names: Sequence[str],
-    *,
-    label: str,
-    x_label: str,
-    y_label: str,
-) -> Markup:
-    """Bars side by side in groups, on a linear axis from 0.
-
-    Args:
-        groups: (words under the group, one value >= 0 per name); values that are not finite are left out.
-        names: What the legend calls the bars of a group: at most two.
-        label: What the chart shows, for a reader who cannot see it.
-        x_label: Words under the horizontal axis.
-        y_label: Words above the vertical axis.
-    """
-    values = [value for _, row in groups for value in row if math.isfinite(value)]
-    if not values:
-        return Markup('<p class="quiet">{}: nothing was recorded.</p>').format(label)
-    y_axis = Axis(0.0, max(values), HEIGHT - BOTTOM, ABOVE, False)
-    x_axis = Axis(0.0, float(len(groups)), LEFT, WIDTH - RIGHT, False)
-    parts = [value_grid(y_axis), axis_words(x_label, y_label)]
-    roles = ("main", "second")[: len(names)]
-    width = 0.72 * (x_axis(1) - x_axis(0)) / len(names)
-    for index, (words, row) in enumerate(groups):
-        middle = x_axis(index + 0.5)
-        parts.append(
-            Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
-                middle, HEIGHT - BOTTOM + 15, words
-            )
-        )
-        for place, (role, name, value) in enumerate(zip(roles, names, row, strict=True)):
-            if math.isfinite(value):
-                parts.append(
-                    Markup(
-                        '<rect class="column {}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
-                        "<title>{} {}: {}</title></rect>"
-                    ).format(
-                        role,
-                        middle + (place - len(names) / 2) * width,
-                        y_axis(value),
-                        max(width - 1, 1),
-                        y_axis(0) - y_axis(value),
-                        name,
-                        words,
-                        number(value),
-                    )
-                )
-    legend = legend_of([Series(name, (), role) for name, role in zip(names, roles, strict=True)])
-    return svg(label, HEIGHT, Markup("").join(parts)) + Markup('<div class="boxes">{}</div>').format(legend)
-
-
 class Axis:
     """Maps values to positions, linearly or by logarithm, and chooses ticks."""
 
@@ -342,6 +296,10 @@ def _beside(
 def _drawable(points: Sequence[tuple[float, float]], log_x: bool, log_y: bool) -> list[tuple[float, float]]:
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     return [(x, y) for x, y in finite if (x > 0 or not log_x) and (y > 0 or not log_y)]
+
+
+def _finite(band: Sequence[tuple[float, float, float]]) -> list[tuple[float, float, float]]:
+    return [one for one in band if all(map(math.isfinite, one))]
 
 
 def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> Markup:

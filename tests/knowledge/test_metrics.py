@@ -7,9 +7,10 @@ from itertools import combinations
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
-from pyinterp.knowledge.metrics import bootstrap, by_order, corrected, jaccard, transfer
+from pyinterp.knowledge.metrics import bootstrap, by_order, corrected, is_chance, jaccard, transfer
 
 N = 4
 
@@ -101,6 +102,14 @@ def test_intervals_are_those_of_resampled_means() -> None:
     )
     ratio = bootstrap((values[:, 1] + 9, values[:, 1] * 0 + 3), lambda a, b: a / b)
     assert float(ratio.value) == pytest.approx(float(values[:, 1].mean() + 9) / 3)
+
+
+@pytest.mark.parametrize(
+    ("right", "samples", "chance"), [(2, 2, 0.5), (9, 20, 0.25), (17, 40, 0.25), (3, 90, 0.1)]
+)
+def test_guessing_is_known_by_the_binomial_law(right: int, samples: int, chance: float) -> None:
+    wanted = float(binom.sf(right - 1, samples, chance)) > 0.01
+    assert is_chance(right / samples, chance, samples) == wanted
 
 
 def test_too_few_images_have_no_interval() -> None:

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from pyinterp.report.bars import bar_chart, stack_chart
 from pyinterp.report.plots import (
     ABOVE,
     BOTTOM,
@@ -16,7 +17,6 @@ from pyinterp.report.plots import (
     LEFT,
     WIDTH,
     Series,
-    bar_chart,
     dot_plot,
     line_chart,
     number,
@@ -166,3 +166,33 @@ def test_bars_stand_on_zero_and_are_as_high_as_their_values() -> None:
     assert "nothing was recorded" in empty
     zeros = bar_chart([("1", (0.0,))], ("AND",), label="sums", x_label="", y_label="")
     assert 'height="0.0"' in zeros
+
+
+def test_bands_lie_around_their_lines() -> None:
+    line = Series("a", [(1, 2), (2, 3)], "second", [(1, 1, 4), (2, 2, 5), (3, math.nan, 6)])
+    svg = line_chart([line], label="", x_label="", y_label="")
+    drawn = re.search(r'class="band second" points="([^"]*)"', svg)
+    assert drawn
+    corners = [tuple(map(float, one.split(","))) for one in drawn[1].split()]
+    assert [x for x, _ in corners] == [52, 426, 426, 52]  # the interval without bounds is left out
+    heights = [HEIGHT - BOTTOM - y for _, y in corners]
+    assert heights == pytest.approx([4 * heights[3], 5 * heights[3], 2 * heights[3], heights[3]], abs=0.2)
+    assert "band" not in line_chart([Series("a", [(1, 2)])], label="", x_label="", y_label="")
+
+
+def test_stacks_lie_upon_each_other() -> None:
+    svg = stack_chart(
+        [("1", (1.0, 2.0, 0.5)), ("2", (0.0, 1.0, 1.0))],
+        ("low", NASTY, "high"),
+        label="",
+        x_label="",
+        y_label="",
+        top=4.0,
+    )
+    boxes = [
+        tuple(map(float, one)) for one in re.findall(r'<rect[^>]* y="([\d.]+)"[^>]* height="([\d.]+)"', svg)
+    ]
+    for (y, height), (above, more) in ((boxes[0], boxes[1]), (boxes[1], boxes[2]), (boxes[4], boxes[5])):
+        assert above + more == pytest.approx(y, abs=0.11) and height >= 0
+    assert boxes[1][1] == pytest.approx(2 * boxes[0][1], abs=0.11) and boxes[3][1] == 0
+    assert NASTY not in svg
