@@ -13,6 +13,7 @@ from pyinterp.heads.audit import Repair, SharedFeature
 from pyinterp.heads.head_study import Case, FeatureCard, HeadStudy, PathCurve, Sample, TopAccuracy
 from pyinterp.heads.reading import Contribution, Flip
 from pyinterp.interactions import Interactions, reconstruct
+from pyinterp.knowledge import LayerKnowledge
 from pyinterp.models import ImageSet
 from pyinterp.models.sites import Site
 
@@ -200,5 +201,30 @@ def a_study(**changes: Any) -> HeadStudy:
             "samples": 40,
         },
         version="0.1.0",
+    )
+    return replace(found, **changes)
+
+
+def a_knowledge(**changes: Any) -> LayerKnowledge:
+    """Two images of three parts; ``low`` has an AND that is forgotten, and half of the OR that comes out."""
+    effects = torch.zeros(2, 3, 2, 8)
+    effects[:, 0, 0, 0b011], effects[:, 0, 1, 0b110] = 3.0, 1.0
+    effects[:, 1, 0, 0b011], effects[:, 1, 1, 0b110] = 1.0, 2.0
+    effects[:, 2, 1, 0b110] = 2.0
+    effects[1] *= 2
+    found = LayerKnowledge(
+        layers=(f"low {NASTY}", "high", "output"),
+        effects=effects,
+        values=torch.zeros(2, 3, 8),
+        sigma=torch.full((2, 3), 1e-6, dtype=torch.float64),
+        gap=torch.full((2, 3), 1e-4, dtype=torch.float64),
+        accuracy=torch.tensor([0.4, 0.75, 0.9], dtype=torch.float64),
+        labels=torch.tensor([0, 1]),
+        image_names=("a.png", "b.png"),
+        player_names=("left", "middle", "right"),
+        chance=0.25,
+        judged=200,
+        model_name="tiny",
+        versions={"pyinterp": "1"},
     )
     return replace(found, **changes)

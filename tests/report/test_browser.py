@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from report_samples import CLASSES, a_chain, a_flow, a_study, an_image_set, an_interactions
+from report_samples import CLASSES, a_chain, a_flow, a_knowledge, a_study, an_image_set, an_interactions
 
 from pyinterp.report import write_report
 
@@ -84,6 +84,26 @@ def test_a_head_renders_without_error_or_request(
     assert ((red > 230) & (green < 40) & (blue > 230)).sum() > 5 * 76 * 114
     seen = render(driven(path, script), width=width, height=4800)
     assert 'data-fits="true"' in seen.html and 'data-drawn="true"' in seen.html
+
+
+@pytest.mark.parametrize(("width", "dark"), [(1280, False), (400, True)])
+def test_what_layers_know_renders_without_error_or_request(
+    render: Render, tmp_path: Path, width: int, dark: bool
+) -> None:
+    script = """
+    document.body.dataset.fits = document.documentElement.scrollWidth <= window.innerWidth;
+    const filled = [...document.querySelectorAll("rect.column")].map(one => getComputedStyle(one).fill);
+    document.body.dataset.colours = new Set(filled).size;
+    """
+    spread = (
+        torch.tensor([2.0, 0.5]).expand(2, 3, 2, 8, 2) * torch.tensor([1.0, 3])[:, None, None, None, None]
+    )
+    path = write_report(a_knowledge(spread=spread, draws=3), tmp_path / "knowledge.html")
+    seen = render(path, width=width, height=4800, dark=dark)
+    assert seen.console == [] and seen.requests == []
+    assert inked(seen) > 0.02
+    seen = render(driven(path, script), width=width, height=4800)
+    assert 'data-fits="true"' in seen.html and 'data-colours="3"' in seen.html
 
 
 def test_no_part_of_a_picture_stands_out_of_its_card(render: Render, tmp_path: Path) -> None:

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from report_samples import NASTY
+from report_samples import NASTY, a_knowledge
 
 from pyinterp.knowledge import LayerKnowledge
 from pyinterp.report import write_report
-
-
-def known(**changes: Any) -> LayerKnowledge:
-    """Two images of three parts; ``low`` has an AND that is forgotten, and half of the OR that comes out."""
-    effects = torch.zeros(2, 3, 2, 8)
-    effects[:, 0, 0, 0b011], effects[:, 0, 1, 0b110] = 3.0, 1.0
-    effects[:, 1, 0, 0b011], effects[:, 1, 1, 0b110] = 1.0, 2.0
-    effects[:, 2, 1, 0b110] = 2.0
-    effects[1] *= 2
-    found = LayerKnowledge(
-        layers=(f"low {NASTY}", "high", "output"),
-        effects=effects,
-        values=torch.zeros(2, 3, 8),
-        sigma=torch.full((2, 3), 1e-6, dtype=torch.float64),
-        gap=torch.full((2, 3), 1e-4, dtype=torch.float64),
-        accuracy=torch.tensor([0.4, 0.75, 0.9], dtype=torch.float64),
-        labels=torch.tensor([0, 1]),
-        image_names=("a.png", "b.png"),
-        player_names=("left", "middle", "right"),
-        chance=0.25,
-        judged=200,
-        model_name="tiny",
-        versions={"pyinterp": "1"},
-    )
-    return replace(found, **changes)
 
 
 def page(folder: Path, found: LayerKnowledge) -> str:
@@ -49,7 +22,7 @@ def section(text: str, name: str) -> str:
 
 
 def test_the_answer_and_the_table_tell_the_numbers(tmp_path: Path) -> None:
-    text = page(tmp_path, known())
+    text = page(tmp_path, a_knowledge())
     assert "<title>What 3 layers of tiny know of 2 images</title>" in text
     assert (
         "Layer high already has 100 % (100 % to 100 %) of the strength of the interactions of output" in text
@@ -65,7 +38,7 @@ def test_the_answer_and_the_table_tell_the_numbers(tmp_path: Path) -> None:
 
 def test_bars_are_what_is_kept_forgotten_and_added(tmp_path: Path) -> None:
     """Of order 2 in ``low``: 1.5 shared, 4.5 forgotten, 1.5 to come, in the mean of both images."""
-    bars = section(page(tmp_path, known()), "change")
+    bars = section(page(tmp_path, a_knowledge()), "change")
     assert bars.count("<figure>") == 2
     told = re.findall(r"<title>([^<]+), 2: ([\d.]+)</title>", bars)
     assert [float(value) for _, value in told[:3]] == [1.5, 4.5, 1.5]
@@ -75,19 +48,19 @@ def test_bars_are_what_is_kept_forgotten_and_added(tmp_path: Path) -> None:
 
 
 def test_what_to_doubt_is_told(tmp_path: Path) -> None:
-    text = page(tmp_path, known())
+    text = page(tmp_path, a_knowledge())
     assert "Few images." in text and "near chance" not in text
     assert "above the noise floor" in section(text, "settings")
-    weak = page(tmp_path, known(accuracy=torch.tensor([0.3, 0.75, 0.9], dtype=torch.float64)))
+    weak = page(tmp_path, a_knowledge(accuracy=torch.tensor([0.3, 0.75, 0.9], dtype=torch.float64)))
     assert "Probes near chance." in weak
-    noisy = page(tmp_path, known(sigma=torch.full((2, 3), 0.3, dtype=torch.float64)))
+    noisy = page(tmp_path, a_knowledge(sigma=torch.full((2, 3), 0.3, dtype=torch.float64)))
     assert "effects were left out: numerical noise alone could make them" in noisy
 
 
 def test_two_functions_have_a_page_of_their_own(tmp_path: Path) -> None:
-    pair = known(
+    pair = a_knowledge(
         layers=("full", "chain"),
-        effects=known().effects[:, 1:],
+        effects=a_knowledge().effects[:, 1:],
         values=torch.zeros(2, 2, 8),
         sigma=torch.zeros(2, 2, dtype=torch.float64),
         gap=torch.zeros(2, 2, dtype=torch.float64),
