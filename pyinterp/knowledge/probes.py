@@ -18,6 +18,7 @@ from pyinterp.features import Features, extract_features
 from pyinterp.features.data import open_source
 from pyinterp.heads import SparseHead, fit_sparse_path, held_rows
 from pyinterp.heads.dense import class_rows
+from pyinterp.knowledge.files import load_probes, save_probes
 from pyinterp.knowledge.layers import Layer, Layers, find_layers
 from pyinterp.knowledge.metrics import is_chance
 from pyinterp.knowledge.taps import ProbedNetwork, TapFeatures, Taps, reduction, two_logits
@@ -85,6 +86,27 @@ class Probes:
         """The network with all its probes: inputs -> (N, layers times K) logits."""
         taps = Taps(self.model, self.layers, self.width)
         return ProbedNetwork(taps, [head.to_linear() for head in self.heads], self.rows)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write ``path.safetensors`` and ``path.json``, without the network; never pickle.
+
+        Raises:
+            OSError: It could not be written; older files of that name are still whole then.
+        """
+        save_probes(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], model: nn.Module) -> Probes:
+        """Read what `save` wrote.
+
+        Args:
+            path: As it was saved.
+            model: The network that the probes were fitted to.
+
+        Raises:
+            ValueError: The files are not whole or are something else; another network.
+        """
+        return load_probes(path, model)
 
     def summary(self) -> str:
         """A line per layer."""

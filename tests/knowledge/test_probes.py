@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_net import Small, coloured, trained
 from torch import Tensor, nn
 
+from pyinterp.games import grid_players
 from pyinterp.heads import fit_sparse_path
-from pyinterp.knowledge import fit_probes
+from pyinterp.knowledge import Probes, fit_probes, measure_knowledge
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,21 @@ def test_probes_near_chance_are_told(small: Small) -> None:
     with pytest.warns(UserWarning, match="an accuracy above chance .*numbered as the network's classes"):
         probes = fit_probes(small, images, mixed, layers=["low"], progress=False)
     assert "output" in probes.near_chance
+
+
+def test_they_are_kept_on_disk(small: Small, tmp_path: Path) -> None:
+    images, labels = coloured()
+    probes = fit_probes(small, images, labels, layers=["low", "high"], progress=False)
+    probes.save(tmp_path / "probes")
+    again = Probes.load(tmp_path / "probes", small)
+    assert again.summary() == probes.summary() and again.names == probes.names
+    with torch.no_grad():
+        assert torch.equal(again.network()(images[:5]), probes.network()(images[:5]))
+    given: dict[str, Any] = {"count": 2, "players": grid_players(1, 2), "progress": False}
+    found = measure_knowledge(small, images, probes=again, **given)
+    assert torch.equal(found.effects, measure_knowledge(small, images, probes=probes, **given).effects)
+    with pytest.raises(ValueError, match="the network of these probes, got another"):
+        Probes.load(tmp_path / "probes", Small().eval())
 
 
 def test_a_layer_that_says_nothing_is_named(small: Small) -> None:
