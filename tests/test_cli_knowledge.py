@@ -122,6 +122,24 @@ def test_what_is_wrong_is_told_in_one_line(
     assert done.stderr.count("\n") == 1 and said in done.stderr
 
 
+def test_without_data_ten_crops_of_photographs_are_explained(
+    net: Net, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    pictures = {
+        name: Image.fromarray(
+            (np.array(colour) + rng.integers(-40, 40, (300, 300, 3))).clip(0, 255).astype(np.uint8)
+        )
+        for name, colour in COLOURS.items()
+    }
+    monkeypatch.setattr(models, "photographs", lambda: pictures)
+    done = CliRunner().invoke(cli.app, ["knowledge", "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    found = LayerKnowledge.load(tmp_path / "out" / "knowledge")
+    assert found.effects.shape[0] == 10 and found.n == 9
+    assert found.class_names == ("blue", "green", "red")
+
+
 def test_another_class_alone_is_refused(net: Net, data: Path, tmp_path: Path) -> None:
     for name in ("green", "red"):
         (data / name).rename(tmp_path / name)

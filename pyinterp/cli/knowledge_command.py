@@ -32,13 +32,19 @@ def knowledge(
     ] = None,
     model: Model = "default",
     players: Annotated[
-        str,
-        typer.Option(help="Rows and columns of the grid of parts; n parts take 2^n forwards of each image."),
-    ] = "3x4",
+        str | None,
+        typer.Option(
+            help="Rows and columns of the grid of parts; n parts take 2^n forwards of each image.",
+            show_default="3x4; 3x3 for the photographs",
+        ),
+    ] = None,
     layers: Annotated[
         str, typer.Option(help="auto, stages, or names of modules, set apart by commas.")
     ] = "auto",
-    images: Annotated[int, typer.Option(help="How many images to explain.", min=2)] = 30,
+    images: Annotated[
+        int | None,
+        typer.Option(help="How many images to explain.", min=2, show_default="30; 10 for the photographs"),
+    ] = None,
     score: Annotated[
         ScoreName, typer.Option(help="What is explained: of the class the log-odds, logit or probability.")
     ] = ScoreName.log_odds,
@@ -66,7 +72,9 @@ def knowledge(
     What layers compute, probes and scores are kept there too, and the same command goes on from them.
     """
     with told(debug):
-        rows, columns = grid_of(players)
+        usual_players, usual_images = ("3x3", 10) if data is None else ("3x4", 30)
+        rows, columns = grid_of(players or usual_players)
+        images = images or usual_images
         found = photograph_crops() if data is None else class_folders(data)
         require_classes(found.counts, "A probe")
         _check(found.counts, held_out, seed, images)
