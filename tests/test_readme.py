@@ -103,7 +103,7 @@ def test_the_python_of_the_document_on_interactions_runs() -> None:
 def test_the_python_of_the_document_on_sparse_heads_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On the `model`, the `images` and the `labels` it assumes: small ones; in an empty folder, since it writes pages."""
+    """On the `model`, the `images` and the `labels` it assumes: small ones; in an empty folder: it writes pages."""
     monkeypatch.chdir(tmp_path)
     snippets = blocks("docs/sparse_heads.md", "python")
     assert snippets
