@@ -103,6 +103,11 @@ def compare_knowledge(
     if len(shown.tensor) < 2:
         fix = "Intervals are taken over images: pass more."
         raise ValueError(explain(WHERE, "two images or more", len(shown.tensor), fix))
+    with torch.no_grad():
+        widths = [logits_of(call(model, shown.tensor[:1])).shape[1] for model in networks]
+    if widths[0] != widths[1]:
+        fix = "Pass two functions for one task."
+        raise ValueError(explain(WHERE, "as many classes", f"{widths[0]} and {widths[1]}", fix))
     labels = _targets(networks[0], shown.tensor, targets)
     own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
 
@@ -110,7 +115,6 @@ def compare_knowledge(
         return [ImageGame(model, image, players, target=int(labels[i]), **own) for model in networks]
 
     played = play_images(
-        WHERE,
         make,
         list(shown.tensor),
         noise=noise,

@@ -24,6 +24,7 @@ from pyinterp.knowledge.metrics import (
     corrected,
     is_chance,
     jaccard,
+    share_of,
     transfer,
 )
 
@@ -176,12 +177,12 @@ class LayerKnowledge:
     ) -> Estimate:
         """(L,) how much of a later layer is there already: overlap / (overlap + new), over all images."""
         found = self.transfer(against, counts=counts)
-        return bootstrap((found.overlap, found.new), _share, level=level)
+        return bootstrap((found.overlap, found.new), share_of, level=level)
 
     def redundancy(self, against: Against = "last", *, counts: bool = False, level: float = 0.95) -> Estimate:
         """(L,) how much of a layer's interactions gets lost: forget / (overlap + forget), over all images."""
         found = self.transfer(against, counts=counts)
-        return bootstrap((found.forget, found.overlap), _share, level=level)
+        return bootstrap((found.forget, found.overlap), share_of, level=level)
 
     def sorted_strengths(self) -> Tensor:
         """(L, 2 (2^n - 1)) float64: |I| of all effects of an image, the largest first, as a share of its largest.
@@ -278,11 +279,6 @@ class LayerKnowledge:
 
 def _same(mean: Tensor) -> Tensor:
     return mean
-
-
-def _share(part: Tensor, rest: Tensor) -> Tensor:
-    part, rest = part.sum((-2, -1)), rest.sum((-2, -1))
-    return part / (part + rest)
 
 
 def _told(estimate: Estimate, i: int) -> str:

@@ -130,7 +130,6 @@ def measure_knowledge(
         return [LayerGame(found, picture, players, int(found.labels[rows[i]]), **own)]
 
     played = play_images(
-        WHERE,
         make,
         pictures,
         noise=noise,

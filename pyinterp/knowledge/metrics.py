@@ -36,12 +36,12 @@ class Transfer:
     @property
     def completeness(self) -> Tensor:
         """(...) the share of the later function's interactions that are there already: overlap over overlap + new."""
-        return _share_of(self.overlap, self.new)
+        return share_of(self.overlap, self.new)
 
     @property
     def redundancy(self) -> Tensor:
         """(...) the share of the earlier function's interactions that get lost: forget over overlap + forget."""
-        return _share_of(self.forget, self.overlap)
+        return share_of(self.forget, self.overlap)
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,8 +174,8 @@ def _means(times: Tensor, part: Tensor) -> Tensor:
     return (total / weight).view(len(times), *part.shape[1:])
 
 
-def _share_of(part: Tensor, rest: Tensor) -> Tensor:
-    """Over all types and orders."""
+def share_of(part: Tensor, rest: Tensor) -> Tensor:
+    """(..., 2, n + 1) each -> (...): part / (part + rest), of their sums over all types and orders."""
     part, rest = part.sum((-2, -1)), rest.sum((-2, -1))
     return part / (part + rest)
 

@@ -40,7 +40,6 @@ class Played:
 
 
 def play_images(
-    where: str,
     make: Make,
     images: Sequence[Tensor],
     *,
@@ -56,7 +55,6 @@ def play_images(
     """Play the games of all images, and those of their noisy copies.
 
     Args:
-        where: Who asks, for errors.
         make: Called with a copy of an image for each draw, too.
         images: M of them, (C, H, W).
         noise: See `sparse_and_or`.

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.features import Features, extract_features
-from pyinterp.features.data import open_source
+from pyinterp.features.data import Source, open_source
 from pyinterp.heads import SparseHead, fit_sparse_path, held_rows
 from pyinterp.heads.dense import class_rows
 from pyinterp.knowledge.files import load_probes, save_probes
@@ -32,6 +32,8 @@ from pyinterp.progress import Progress
 WHERE = "fit_probes"
 OWN = "output"
 """What the network's own answer is called among the layers."""
+SHOWN = 16
+"""Samples of the data, with two of which layers are found."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +179,17 @@ def fit_probes(
     loaded = model if isinstance(model, LoadedModel) else None
     network = model.model if isinstance(model, LoadedModel) else model
     preprocess = preprocess or (loaded.preprocess if loaded else None)
-    given = example if example is not None else _first(data, preprocess)
+    if type(width) is not int or width < 1:
+        raise ValueError(explain(WHERE, "width of 1 or more", repr(width), "Pass 1024."))
+    if isinstance(data, Iterator):
+        fix = "Pass a DataLoader or a Dataset."
+        raise ValueError(explain(WHERE, "data that can be read twice", "an iterator", fix))
+    source = open_source(data, preprocess, batch_size)
+    given = _first(source) if example is None else example
     found = find_layers(network, given, layers, n_layers=n_layers)
     taps = Taps(network, found, width)
     with torch.no_grad():
         classes = two_logits(logits_of(call(network, take_rows(given, slice(2))))).shape[1]
-    if type(width) is not int or width < 1:
-        raise ValueError(explain(WHERE, "width of 1 or more", repr(width), "Pass 1024."))
     place = None if folder is None else Path(folder)
     if place is not None:
         place.mkdir(parents=True, exist_ok=True)
@@ -224,7 +230,7 @@ def fit_probes(
         accuracy=torch.tensor(accuracy, dtype=torch.float64),
         chance=float(torch.bincount(task.labels[held]).max()) / len(held),
         held=held,
-        data_digest=open_source(data, preprocess, batch_size).digest,
+        data_digest=source.digest,
         fitted=len(rest),
         labels=task.labels,
         class_names=task.names,
@@ -333,15 +339,12 @@ def _held(task: _Task, held_out: float | Tensor | Sequence[int], seed: int) -> T
     return rows.cpu().long()
 
 
-def _first(data: Any, preprocess: Preprocessor | None) -> Inputs:
+def _first(source: Source) -> Inputs:
     """The first samples of the data, two of which should differ."""
-    if isinstance(data, Iterator):
-        fix = "Pass a DataLoader or a Dataset, or some of its inputs as example."
-        raise ValueError(explain(WHERE, "data that can be read twice", "an iterator", fix))
-    batch = next(open_source(data, preprocess, 16).batches(0), None)
+    batch = next(source.batches(0), None)
     if batch is None:
         raise ValueError(explain(WHERE, "at least two samples", "none", "Pass some data."))
-    return batch.inputs
+    return take_rows(batch.inputs, slice(SHOWN))
 
 
 def _warn(probes: Probes) -> None:

@@ -106,6 +106,12 @@ def test_what_does_not_fit_is_told(net: Colours, images: Tensor, given: dict[str
         compared(net, net, images, **given)
 
 
+def test_functions_have_as_many_classes(net: Colours, images: Tensor) -> None:
+    other = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)).eval()
+    with pytest.raises(ValueError, match="as many classes, got 3 and 5"):
+        compared(net, other, images)
+
+
 def test_one_image_has_no_interval(net: Colours, images: Tensor) -> None:
     with pytest.raises(ValueError, match="two images or more, got 1"):
         compared(net, net, images[:1])
