@@ -1,17 +1,20 @@
 """What the layers of small networks know: claims of "Layerwise Change of Knowledge" (ICML 2024), with intervals.
 
-python benchmarks/study_knowledge.py --out FILE [--images 30] [--draws 5] [--reports FOLDER]
+python benchmarks/study_knowledge.py --out FILE [--images 30] [--draws 5] [--baseline mean] [--reports FOLDER]
 
 Four networks (MLP-7, VGG, ResNet, ViT) are trained on 80 % of scikit-learn's digits, a VGG on 80 % of scikit-image's
-faces (lfw_subset: face or not); the rest is for accuracies and for the images that are explained, 12 players each. The
-default ImageNet network is measured on crops of photographs, whose class is its own commonest answer, 10 players. Each
-claim comes with a number that would have another sign if it did not hold, and its 95 % interval over images:
+faces (lfw_subset: face or not); the rest is for accuracies and for the images that are explained, 12 players each.
+Masked parts show the mean training image, as in the paper, or zero (`--baseline zero`), which is the background of
+digits. The default ImageNet network is measured on crops of photographs, whose class is its own commonest answer, 10
+players. Each claim comes with a number that would have another sign if it did not hold, and its 95 % interval over
+images:
 
 - low orders are stronger: the sum of |I| over orders 1 to 3 minus that over orders 4 and more, at the output, as a
   share of both (of 4,096 subsets, 298 are of the low ones);
 - low orders generalise: IoU, corrected for chance, of orders 1 to 3 minus that of orders 4 and more, between the
   outputs of two networks;
-- low orders are steadier: |mean| / deviation over input noise, of orders 1 to 3 minus that of orders 4 and more;
+- low orders are steadier: |mean| / (|mean| + deviation) over input noise, of orders 1 to 3 minus that of orders 4 and
+  more (the paper's |mean| / deviation, told by order, has no end, and one effect can outweigh all others);
 - middle layers hold most: completeness at the layer in the middle, minus one half;
 - last layers mostly remove: what is forgotten minus what is new on the way from the layer at three quarters of the
   depth to the output, over what the output has.
@@ -44,7 +47,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.study_chain import environment
 from pyinterp import models, write_report
-from pyinterp.games import grid_players
+from pyinterp.games import dataset_mean, grid_players
+from pyinterp.games.masking import Baseline
 from pyinterp.knowledge import (
     Estimate,
     LayerKnowledge,
@@ -190,8 +194,8 @@ def strength_claim(found: LayerKnowledge) -> dict[str, Any]:
 def stability_claim(found: LayerKnowledge) -> dict[str, Any]:
     assert found.spread is not None
     mean, deviation = found.spread[:, -1].double().unbind(-1)
-    known = found.salient[:, -1] & (deviation > 0)
-    ratio = torch.where(known, mean.abs() / deviation, 0)
+    known = found.salient[:, -1]
+    ratio = torch.where(known, mean.abs() / (mean.abs() + deviation), 0)
     return claim(low_minus_high(by_order(ratio).sum(1), by_order(known).sum(1)))
 
 
@@ -267,13 +271,24 @@ def described(found: LayerKnowledge) -> dict[str, Any]:
 
 
 def phases(
-    checkpoints: Sequence[nn.Module], epochs: Sequence[int], images: Tensor, labels: Tensor
+    checkpoints: Sequence[nn.Module],
+    epochs: Sequence[int],
+    images: Tensor,
+    labels: Tensor,
+    baseline: Baseline,
 ) -> list[dict[str, Any]]:
     """Strength by order at each checkpoint, and how much of the last one is there."""
     last, rows = checkpoints[-1], []
     for epoch, network in zip(epochs, checkpoints, strict=True):
         found = compare_knowledge(
-            network, last, images, labels, names=(f"epoch {epoch}", "end"), players=PLAYERS, progress=False
+            network,
+            last,
+            images,
+            labels,
+            names=(f"epoch {epoch}", "end"),
+            players=PLAYERS,
+            baseline=baseline,
+            progress=False,
         )
         rows.append(
             {
@@ -309,6 +324,7 @@ def main() -> None:
     parser.add_argument("--reports", type=Path)
     parser.add_argument("--images", type=int, default=30)
     parser.add_argument("--draws", type=int, default=5)
+    parser.add_argument("--baseline", choices=("mean", "zero"), default="mean")
     chosen = parser.parse_args()
     start = time.perf_counter()
     measured: dict[str, LayerKnowledge] = {}
@@ -317,12 +333,14 @@ def main() -> None:
         **environment(),
         "images": chosen.images,
         "draws": chosen.draws,
+        "baseline": chosen.baseline,
     }
     report["networks"] = {}
     for data, names in ((digits, tuple(NETWORKS)), (faces, ("vgg",))):
         pictures, labels = data()
         test = torch.arange(0, len(labels), 5)
         train = torch.ones(len(labels), dtype=torch.bool).index_fill(0, test, False).nonzero()[:, 0]
+        baseline = "zero" if chosen.baseline == "zero" else dataset_mean(pictures[train])
         for name in names:
             keep = EPOCHS if (name, data) == ("vgg", digits) else ()
             network, kept = trained(name, pictures, labels, train, 32, SEED, keep)
@@ -334,6 +352,7 @@ def main() -> None:
                 probes=probes,
                 count=chosen.images,
                 draws=chosen.draws,
+                baseline=baseline,
                 seed=SEED,
                 progress=False,
             )
@@ -352,7 +371,7 @@ def main() -> None:
             )
             if kept:
                 rows = probes.held[: chosen.images]
-                report["phases"] = phases(kept, EPOCHS, pictures[rows], labels[rows])
+                report["phases"] = phases(kept, EPOCHS, pictures[rows], labels[rows], baseline)
     pairs = [("mlp", "vgg"), ("vgg", "resnet"), ("vgg", "vit"), ("mlp", "vit")]
     found = photographs(10, 0)
     measured["default"] = found
