@@ -140,6 +140,21 @@ def test_without_data_ten_crops_of_photographs_are_explained(
     assert found.class_names == ("blue", "green", "red")
 
 
+def test_the_output_alone_takes_any_folder(net: Net, data: Path, tmp_path: Path) -> None:
+    out, words = tmp_path / "out", ("--layers", "output", "--images", 4)
+    for folder in (data / "red", data):
+        done = run("--data", folder, *words, "--out", out)
+        assert done.exit_code == 0, done.output
+        assert f"net: {10 if folder.name == 'red' else 30} images\n" in done.output
+    found = LayerKnowledge.load(out / "knowledge")
+    assert found.layers == ("output",) and found.labels.max() < 3
+    assert "What net knows of 4 images" in (out / "report.html").read_text("utf-8")
+    few = run("--data", data / "red", *words[:2], "--images", 11, "--out", out)
+    assert few.exit_code == 1 and "--images: expected at most 10 images, got 11" in few.output
+    missing = run("--data", tmp_path / "none", *words, "--out", out)
+    assert missing.exit_code == 1 and "--data: expected a folder of images, got no folder" in missing.output
+
+
 def test_another_class_alone_is_refused(net: Net, data: Path, tmp_path: Path) -> None:
     for name in ("green", "red"):
         (data / name).rename(tmp_path / name)

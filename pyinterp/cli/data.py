@@ -52,6 +52,17 @@ def class_folders(data: Path) -> Data:
     return Data(data, None, (), (), dict(zip(source.class_names, counts, strict=True)), source)
 
 
+def unlabelled(data: Path) -> Data:
+    """All images of a folder, or of its sub-folders, as one class."""
+    from pyinterp.features.data import open_source
+
+    if not data.is_dir():
+        fix = "Check the path."
+        raise ValueError(explain("--data", "a folder of images", f"no folder {data}", fix))
+    source = open_source(data, None, 1)
+    return Data(data, None, (), (), {"all": len(source.pictures)}, source)
+
+
 def photograph_crops() -> Data:
     """Crops of photographs that installed packages hold; the photograph is the class."""
     from pyinterp import models

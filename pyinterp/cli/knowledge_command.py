@@ -12,21 +12,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pyinterp.cli.common import Debug, Device, Model, Out, make_folder, save_result, say, told
-from pyinterp.cli.data import class_folders, grid_of, photograph_crops, require_classes
+from pyinterp.cli.data import Data, class_folders, grid_of, photograph_crops, require_classes, unlabelled
 from pyinterp.cli.interactions_command import BaselineName, ScoreName
 from pyinterp.errors import explain
 
 if TYPE_CHECKING:
-    from pyinterp.games.players import Players
+    from pyinterp.games.image import ImageGame
     from pyinterp.knowledge.probes import Probes
     from pyinterp.models import LoadedModel
+
+ALONE = "output"
 
 
 def knowledge(
     data: Annotated[
         Path | None,
         typer.Option(
-            help="A folder with one sub-folder of images per class.",
+            help="A folder with one sub-folder of images per class; with --layers output any folder of images.",
             show_default="crops of five photographs",
         ),
     ] = None,
@@ -39,7 +41,10 @@ def knowledge(
         ),
     ] = None,
     layers: Annotated[
-        str, typer.Option(help="auto, stages, or names of modules, set apart by commas.")
+        str,
+        typer.Option(
+            help="auto, stages, or names of modules, set apart by commas; or output, the answer alone, without probes."
+        ),
     ] = "auto",
     images: Annotated[
         int | None,
@@ -75,9 +80,14 @@ def knowledge(
         usual_players, usual_images = ("3x3", 10) if data is None else ("3x4", 30)
         rows, columns = grid_of(players or usual_players)
         images = images or usual_images
-        found = photograph_crops() if data is None else class_folders(data)
-        require_classes(found.counts, "A probe")
-        _check(found.counts, held_out, seed, images)
+        alone = layers.strip() == ALONE
+        if data is None:
+            found = photograph_crops()
+        else:
+            found = unlabelled(data) if alone else class_folders(data)
+        if not alone:
+            require_classes(found.counts, "A probe")
+        _check(found.counts, None if alone else held_out, seed, images)
         if rows * columns > max_players:
             fix = "Ask for fewer parts, or raise --max-players."
             got = f"{rows * columns}, whose 2^{rows * columns} subsets take as many forwards of each image"
@@ -86,43 +96,37 @@ def knowledge(
             fix = "One has no spread: ask for 2 or more, or 0 for none."
             raise ValueError(explain("--draws", "0 or at least 2 noisy copies", 1, fix))
         make_folder(out)
+        import torch
+
         from pyinterp import models
         from pyinterp.features.data import require_readable
         from pyinterp.games.game import duration
+        from pyinterp.games.image import ImageGame
         from pyinterp.games.players import grid_players
+        from pyinterp.knowledge.layer_game import LayerGame
         from pyinterp.knowledge.measure import measure_knowledge
-        from pyinterp.knowledge.probes import fit_probes
         from pyinterp.report import write_report
 
         loaded = models.load(model, device=device)
         if found.source is not None and not any(out.glob("layers-*.json")):
             require_readable(found.source)
-        say(f"{loaded.name}: {sum(found.counts.values()):,} images of {len(found.counts)} classes")
+        classes = "" if alone else f" of {len(found.counts)} classes"
+        say(f"{loaded.name}: {sum(found.counts.values()):,} images{classes}")
+        grid, blank = grid_players(rows, columns), torch.zeros(loaded.input_shape)
         own: dict[str, Any] = {"folder": out, "seed": seed}
         with _kept_in(out):
-            with warnings.catch_warnings(record=True) as noted:
-                warnings.simplefilter("always", UserWarning)
-                probes = fit_probes(
-                    loaded,
-                    found.images,
-                    found.labels,
-                    class_names=found.class_names,
-                    layers=_layers(layers),
-                    held_out=held_out,
-                    **own,
-                )
-            say(probes.summary())
-            for note in noted:
-                if "expected classes of the network" not in str(note.message):  # the summary says it too
-                    say(str(note.message))
-            grid = grid_players(rows, columns)
+            if alone:
+                own["layers"] = ALONE
+                game = ImageGame(loaded, blank, grid, target=0)
+            else:
+                own["probes"] = _probes(loaded, found, layers, held_out, out, seed)
+                game = LayerGame(own["probes"], blank, grid, 0)
             total = images * (1 + draws) * 2 ** (rows * columns)
-            say(f"{total:,} masked images, about {duration(total * _seconds(loaded, probes, grid))}")
+            say(f"{total:,} masked images, about {duration(total * _seconds(game))}")
             known = measure_knowledge(
                 loaded,
                 found.images,
                 players=grid,
-                probes=probes,
                 count=images,
                 score=score.value,
                 baseline=baseline.value,
@@ -136,13 +140,33 @@ def knowledge(
         say(f"Report: {report.resolve()}")
 
 
-def _seconds(loaded: LoadedModel, probes: Probes, players: Players) -> float:
+def _probes(loaded: LoadedModel, found: Data, layers: str, held_out: float, out: Path, seed: int) -> Probes:
+    """Fitted, with what is to be said of them."""
+    from pyinterp.knowledge.probes import fit_probes
+
+    with warnings.catch_warnings(record=True) as noted:
+        warnings.simplefilter("always", UserWarning)
+        probes = fit_probes(
+            loaded,
+            found.images,
+            found.labels,
+            class_names=found.class_names,
+            layers=_layers(layers),
+            held_out=held_out,
+            folder=out,
+            seed=seed,
+        )
+    say(probes.summary())
+    for note in noted:
+        if "expected classes of the network" not in str(note.message):  # the summary says it too
+            say(str(note.message))
+    return probes
+
+
+def _seconds(game: ImageGame) -> float:
     """Per masked image."""
     import torch
 
-    from pyinterp.knowledge.layer_game import LayerGame
-
-    game = LayerGame(probes, torch.zeros(loaded.input_shape), players, 0)
     codes = torch.arange(min(16, 2**game.count))
     game.evaluate(codes).sum().item()
     start = time.perf_counter()
@@ -155,8 +179,14 @@ def _layers(text: str) -> Any:
     return text if text in ("auto", "stages") else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _check(counts: dict[str, int], held_out: float, seed: int, images: int) -> None:
-    """Refuse more images than are held out, before the network runs."""
+def _check(counts: dict[str, int], held_out: float | None, seed: int, images: int) -> None:
+    """Refuse more images than are held out, before the network runs; with None all of them may be explained."""
+    total = sum(counts.values())
+    if held_out is None:
+        if images > total:
+            fix = "Ask for fewer, or add images."
+            raise ValueError(explain("--images", f"at most {total} images", images, fix))
+        return
     if not 0 < held_out < 1:
         fix = "Pass 0.2 to hold back a fifth."
         raise ValueError(explain("--held-out", "a share between 0 and 1", held_out, fix))
@@ -168,7 +198,7 @@ def _check(counts: dict[str, int], held_out: float, seed: int, images: int) -> N
     held = len(held_rows(labels, held_out, seed))
     if images > held:
         fix = "Ask for fewer, hold more out, or add images."
-        got = f"{images}, with {held} of {sum(counts.values()):,} held out"
+        got = f"{images}, with {held} of {total:,} held out"
         raise ValueError(explain("--images", f"at most {held} images", got, fix))
 
 

@@ -18,13 +18,12 @@ from pyinterp.games.network import as_module
 from pyinterp.games.players import Players, grid_players, require_players
 from pyinterp.interactions.and_or import check_split
 from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
-from pyinterp.knowledge.play import play_images, require_settings
+from pyinterp.knowledge.play import play_images, predicted, require_settings
 from pyinterp.models.graph import logits_of
 from pyinterp.models.images import Preprocessor, load_images
 from pyinterp.models.inputs import call
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.progress import Progress
-from pyinterp.version import package_version
 
 WHERE = "compare_knowledge"
 
@@ -114,41 +113,26 @@ def compare_knowledge(
     def make(i: int, image: Tensor) -> list[ImageGame]:
         return [ImageGame(model, image, players, target=int(labels[i]), **own) for model in networks]
 
-    played = play_images(
+    return play_images(
         make,
         list(shown.tensor),
+        start=start,
         noise=noise,
         draws=draws,
         input_noise=input_noise,
         folder=None if folder is None else Path(folder),
-        names=[str(i) for i in range(len(shown.tensor))],
+        files=[str(i) for i in range(len(shown.tensor))],
         seed=seed,
         progress=progress,
-        batch_size=batch_size,
-        max_players=max_players,
-        devices=devices,
-    )
-    return LayerKnowledge(
+        how={"batch_size": batch_size, "max_players": max_players, "devices": devices},
         layers=tuple(names),
-        effects=played.effects,
-        values=played.values,
-        sigma=played.sigma,
-        gap=played.gap,
         accuracy=torch.full((2,), torch.nan, dtype=torch.float64),
         labels=labels,
         image_names=shown.names,
-        player_names=played.player_names,
         class_names=loaded.classes if loaded else (),
-        spread=played.spread,
-        draws=draws,
-        input_noise=input_noise if draws else 0.0,
-        noise=noise,
         threshold=threshold,
         is_pair=True,
         model_name=" and ".join(names),
-        forwards=played.forwards,
-        seconds=time.perf_counter() - start,
-        versions={"pyinterp": package_version(), "torch": torch.__version__},
     )
 
 
@@ -172,9 +156,7 @@ def _require_alike(first: Any, second: Any) -> None:
 
 def _targets(model: nn.Module, images: Tensor, targets: Any) -> Tensor:
     if targets is None:
-        with torch.no_grad():
-            logits = torch.cat([logits_of(call(model, some)).cpu() for some in images.split(64)])
-        return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+        return predicted(model, images)
     try:
         found = torch.as_tensor(targets)
     except (TypeError, ValueError) as error:

@@ -30,6 +30,8 @@ from pyinterp.knowledge.metrics import (
 
 Against = Literal["last", "next"]
 THRESHOLD = 0.05
+LOW = 3
+"""Parts of an interaction of low order, at most."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -197,6 +199,11 @@ class LayerKnowledge:
         amounts = by_order(self.salient if counts else self.kept.abs())
         return bootstrap((amounts,), _same, level=level)
 
+    def low_orders(self, *, counts: bool = False, level: float = 0.95) -> Estimate:
+        """(L,) how much of a layer's salient strength, or of their number, is of orders 1 to 3."""
+        amounts = by_order(self.salient if counts else self.kept.abs())
+        return bootstrap((amounts[..., : LOW + 1], amounts[..., LOW + 1 :]), share_of, level=level)
+
     def iou(self, against: Against = "last", *, level: float = 0.95) -> Estimate:
         """(L, 2, n + 1) how alike the sets of salient interactions are, by order, corrected for chance.
 
@@ -225,18 +232,18 @@ class LayerKnowledge:
         return bootstrap((torch.where(counted > 0, steady / counted, torch.nan),), _same, level=level)
 
     def summary(self) -> str:
-        """A line per layer: accuracy, salient effects, what it has of the last layer, and what it will lose."""
-        complete, redundant = self.completeness(), self.redundancy()
+        """A line per layer: accuracy, salient effects, `low_orders`, what it has of the last layer, and will lose."""
+        complete, redundant, low = self.completeness(), self.redundancy(), self.low_orders()
         counts = self.salient.sum((0, 2, 3)) / len(self.effects)
         lines = [
             f"{len(self.layers)} layers{f' of {self.model_name}' if self.model_name else ''} on {len(self.effects)} "
             f"images, n = {self.n}. Intervals: 95 %, over images.",
-            "  accuracy  salient  completeness        redundancy          layer",
+            f"  accuracy  salient  {f'orders 1-{LOW}':18}  completeness        redundancy          layer",
         ]
         for i, layer in enumerate(self.layers):
             accuracy = "" if self.accuracy[i].isnan() else f"{float(self.accuracy[i]):.1%}"
             lines.append(
-                f"  {accuracy:>8}  {float(counts[i]):7.1f}  {_told(complete, i)}  "
+                f"  {accuracy:>8}  {float(counts[i]):7.1f}  {_told(low, i)}  {_told(complete, i)}  "
                 f"{_told(redundant, i)}  {layer}"
             )
         below = int(self.below_floor.sum())

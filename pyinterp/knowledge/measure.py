@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,19 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.features.data import Source, open_source
+from pyinterp.games.image import ImageGame
 from pyinterp.games.masking import Baseline
+from pyinterp.games.network import as_module
 from pyinterp.games.players import Players, grid_players, require_players
 from pyinterp.interactions.and_or import check_split
 from pyinterp.knowledge.layer_game import LayerGame
 from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
 from pyinterp.knowledge.layers import Layers
-from pyinterp.knowledge.play import play_images, require_settings
-from pyinterp.knowledge.probes import Probes, fit_probes
+from pyinterp.knowledge.play import Make, play_images, predicted, require_settings
+from pyinterp.knowledge.probes import OWN, Probes, fit_probes
 from pyinterp.models.images import Preprocessor, read_entries
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.progress import Progress
-from pyinterp.version import package_version
 
 WHERE = "measure_knowledge"
 
@@ -66,7 +68,8 @@ def measure_knowledge(
         labels: See `fit_probes`.
         class_names: See `fit_probes`.
         players: The parts of an image; by default a grid of 3 rows and 4 columns.
-        layers: See `find_layers`.
+        layers: See `find_layers`; or "output": no probe, the network's own answer alone. Labels are not needed then:
+            the score is that of the class that the network predicts, among all of its classes.
         probes: That were fitted before to the same data; None fits them, with the defaults of `fit_probes`.
         count: Images that are explained, 2 or more, as many of each class as there are.
         score: "log_odds", "logit" or "probability"; see `Scorer`.
@@ -97,23 +100,58 @@ def measure_knowledge(
     players = require_players(WHERE, grid_players(3, 4) if players is None else players, "grid_players(3, 4)")
     require_settings(WHERE, players, max_players, draws, input_noise, threshold)
     check_split(WHERE, noise, len(players.names))
+    task: dict[str, Any] = {"class_names": class_names, "preprocess": preprocess, "seed": seed}
+    own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
     if probes is not None and (labels is not None or class_names or layers != "auto"):
         fix = "Leave the others out: the probes have them."
         raise ValueError(explain(WHERE, "probes, or labels, class_names and layers", "both", fix))
-    if probes is None:
-        probes = fit_probes(
-            model,
-            images,
-            labels,
-            class_names=class_names,
-            layers=layers,
-            folder=place,
-            preprocess=preprocess,
-            seed=seed,
-            progress=progress,
-        )
-    network = model.model if isinstance(model, LoadedModel) else model
-    if probes.model is not network:
+    if layers == OWN:
+        asked = _of_output(model, images, labels, players, count, own, **task)
+    else:
+        if probes is None:
+            task |= {"folder": place, "progress": progress}
+            probes = fit_probes(model, images, labels, layers=layers, **task)
+        asked = _of_layers(model, images, probes, players, count, own, preprocess, seed)
+    return play_images(
+        asked.make,
+        asked.pictures,
+        start=start,
+        noise=noise,
+        draws=draws,
+        input_noise=input_noise,
+        folder=place,
+        files=[str(int(row)) for row in asked.rows],
+        seed=seed,
+        progress=progress,
+        how={"batch_size": batch_size, "max_players": max_players, "devices": devices},
+        threshold=threshold,
+        model_name=loaded.name if loaded else type(model).__name__,
+        **asked.known,
+    )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is played: games of pictures, their numbers in the data, and what is known of them beforehand."""
+
+    make: Make
+    pictures: list[Tensor]
+    rows: Tensor
+    known: dict[str, Any]
+
+
+def _of_layers(
+    model: nn.Module | LoadedModel,
+    images: Any,
+    probes: Probes,
+    players: Players,
+    count: int,
+    own: dict[str, Any],
+    preprocess: Preprocessor | None,
+    seed: int,
+) -> _Asked:
+    """Held-out images, at all layers that have a probe."""
+    if probes.model is not (model.model if isinstance(model, LoadedModel) else model):
         fix = "Pass the network that they were fitted to."
         raise ValueError(explain(WHERE, "probes of this network", "those of another", fix))
     source = open_source(images, preprocess, 64)
@@ -121,62 +159,71 @@ def measure_knowledge(
         got = "others" if source.ordered else "a DataLoader that shuffles"
         fix = "Pass the same data, in the same order."
         raise ValueError(explain(WHERE, "the images that the probes were fitted to", got, fix))
-    rows = _chosen(probes, count, seed)
-    pictures = _pictures(source, preprocess, rows)
-    found = probes
-    own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
+    rows = _chosen(probes.held, probes.labels, count, seed)
 
     def make(i: int, picture: Tensor) -> list[LayerGame]:
-        return [LayerGame(found, picture, players, int(found.labels[rows[i]]), **own)]
+        return [LayerGame(probes, picture, players, int(probes.labels[rows[i]]), **own)]
 
-    played = play_images(
-        make,
-        pictures,
-        noise=noise,
-        draws=draws,
-        input_noise=input_noise,
-        folder=place,
-        names=[str(int(row)) for row in rows],
-        seed=seed,
-        progress=progress,
-        batch_size=batch_size,
-        max_players=max_players,
-        devices=devices,
-    )
-    return LayerKnowledge(
-        layers=probes.names,
-        effects=played.effects,
-        values=played.values,
-        sigma=played.sigma,
-        gap=played.gap,
-        accuracy=probes.accuracy,
-        labels=probes.labels[rows],
-        image_names=tuple(probes.sample_names[row] for row in rows),
-        player_names=played.player_names,
-        class_names=probes.class_names,
-        spread=played.spread,
-        draws=draws,
-        input_noise=input_noise if draws else 0.0,
-        chance=probes.chance,
-        judged=len(probes.held),
-        noise=noise,
-        threshold=threshold,
-        model_name=loaded.name if loaded else type(probes.model).__name__,
-        forwards=played.forwards,
-        seconds=time.perf_counter() - start,
-        versions={"pyinterp": package_version(), "torch": torch.__version__},
-    )
+    known = {
+        "layers": probes.names,
+        "accuracy": probes.accuracy,
+        "labels": probes.labels[rows],
+        "image_names": tuple(probes.sample_names[row] for row in rows),
+        "class_names": probes.class_names,
+        "chance": probes.chance,
+        "judged": len(probes.held),
+    }
+    return _Asked(make, _pictures(source, preprocess, rows), rows, known)
 
 
-def _chosen(probes: Probes, count: int, seed: int) -> Tensor:
-    """Numbers of ``count`` held-out samples, in turn of each class, in rising order."""
-    if type(count) is not int or not 2 <= count <= len(probes.held):
+def _of_output(
+    model: nn.Module | LoadedModel,
+    images: Any,
+    labels: Any,
+    players: Players,
+    count: int,
+    own: dict[str, Any],
+    *,
+    class_names: Sequence[str],
+    preprocess: Preprocessor | None,
+    seed: int,
+) -> _Asked:
+    """Images, at the output alone."""
+    network = as_module(WHERE, model.model if isinstance(model, LoadedModel) else model)
+    if class_names or labels is not None:
+        fix = "Leave them out: the classes that the network predicts are taken."
+        raise ValueError(explain(WHERE, f'no labels for layers="{OWN}"', "labels or class_names", fix))
+    source = open_source(images, preprocess, 64)
+    if source.rows is None or not source.ordered:
+        fix = "Pass a tensor, pictures, a folder or a Dataset."
+        raise ValueError(explain(WHERE, "images in one order, that can be counted", "a stream", fix))
+    everything = torch.arange(source.rows)
+    rows = _chosen(everything, torch.zeros(source.rows, dtype=torch.int64), count, seed)
+    pictures = _pictures(source, preprocess, rows)
+    targets = predicted(network, torch.stack(pictures))
+
+    def make(i: int, picture: Tensor) -> list[ImageGame]:
+        return [ImageGame(network, picture, players, target=int(targets[i]), **own)]
+
+    known = {
+        "layers": (OWN,),
+        "accuracy": torch.full((1,), torch.nan, dtype=torch.float64),
+        "labels": targets,
+        "image_names": tuple(source.name(row) for row in rows.tolist()),
+        "class_names": tuple(model.classes) if isinstance(model, LoadedModel) else (),
+    }
+    return _Asked(make, pictures, rows, known)
+
+
+def _chosen(rows: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:
+    """``count`` of the samples ``rows`` of (N,) labels, in turn of each class, in rising order."""
+    if type(count) is not int or not 2 <= count <= len(rows):
         fix = "Intervals take two; ask for no more than are held out, or pass more images."
-        raise ValueError(explain(WHERE, f"a count from 2 to {len(probes.held)} held-out images", count, fix))
-    mixed = probes.held[torch.randperm(len(probes.held), generator=torch.Generator().manual_seed(seed))]
+        raise ValueError(explain(WHERE, f"a count from 2 to {len(rows)} images", count, fix))
+    mixed = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
     turns = torch.zeros(len(mixed), dtype=torch.int64)
-    for label in probes.labels[mixed].unique():
-        mine = probes.labels[mixed] == label
+    for label in labels[mixed].unique():
+        mine = labels[mixed] == label
         turns[mine] = torch.arange(int(mine.sum()))
     return mixed[turns.argsort(stable=True)[:count]].sort().values
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.games.image import ImageGame
@@ -19,52 +19,47 @@ from pyinterp.games.players import Players
 from pyinterp.interactions import sparse_and_or
 from pyinterp.interactions.subsets import subset_sizes
 from pyinterp.knowledge.layer_game import LayerGame
+from pyinterp.knowledge.layer_knowledge import LayerKnowledge
+from pyinterp.models.graph import logits_of
 from pyinterp.models.identity import digest_of
+from pyinterp.models.inputs import call
 from pyinterp.progress import Progress, Ticker
+from pyinterp.version import package_version
 
 Make = Callable[[int, Tensor], Sequence[ImageGame]]
 """The number of an image and its pixels -> the games that are played on it."""
-
-
-@dataclass(frozen=True, eq=False)
-class Played:
-    """M images and L functions; the attributes are those of `LayerKnowledge`."""
-
-    player_names: tuple[str, ...]
-    values: Tensor
-    effects: Tensor
-    sigma: Tensor
-    gap: Tensor
-    spread: Tensor | None
-    forwards: int
 
 
 def play_images(
     make: Make,
     images: Sequence[Tensor],
     *,
+    start: float,
     noise: float,
     draws: int,
     input_noise: float,
     folder: Path | None,
-    names: Sequence[str],
+    files: Sequence[str],
     seed: int,
     progress: Progress,
-    **how: Any,
-) -> Played:
+    how: Mapping[str, Any],
+    **known: Any,
+) -> LayerKnowledge:
     """Play the games of all images, and those of their noisy copies.
 
     Args:
         make: Called with a copy of an image for each draw, too.
         images: M of them, (C, H, W).
+        start: time.perf_counter() when the work began.
         noise: See `sparse_and_or`.
         draws: Copies of each image with Gaussian noise; 0, or 2 and more.
         input_noise: Standard deviation of that.
         folder: Where scores are kept.
-        names: Of their files, one per image, to tell them from others.
+        files: A name per image, to tell its scores from others there.
         seed: Of the noise.
         progress: Of all games together.
-        how: For `Game.play`.
+        how: Arguments of `Game.play`.
+        known: The attributes of the result that games don't tell.
 
     Raises:
         ValueError: As `Game.play`.
@@ -88,7 +83,7 @@ def play_images(
         return found
 
     with closing(ticker):
-        for i, (image, name) in enumerate(zip(images, names, strict=True)):
+        for i, (image, name) in enumerate(zip(images, files, strict=True)):
             plain = played(i, image, name, True)
             values.append(torch.cat([one[0] for one in plain]))
             sigmas.append(torch.cat([one[1] for one in plain]))
@@ -106,7 +101,28 @@ def play_images(
     together = torch.stack(values)
     effects, gap = split_effects(together, noise)
     spread = torch.stack(spreads) if spreads else None
-    return Played(first[0].names, together, effects, torch.stack(sigmas), gap, spread, forwards)
+    return LayerKnowledge(
+        effects=effects,
+        values=together,
+        sigma=torch.stack(sigmas),
+        gap=gap,
+        player_names=first[0].names,
+        spread=spread,
+        draws=draws,
+        input_noise=input_noise if draws else 0.0,
+        noise=noise,
+        forwards=forwards,
+        seconds=time.perf_counter() - start,
+        versions={"pyinterp": package_version(), "torch": torch.__version__},
+        **known,
+    )
+
+
+def predicted(model: nn.Module, images: Tensor) -> Tensor:
+    """(M,) classes that a network gives images (M, C, H, W); of a single logit, 1 where it is above 0."""
+    with torch.no_grad():
+        logits = torch.cat([logits_of(call(model, some)).cpu() for some in images.split(64)])
+    return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
 
 
 def require_settings(

@@ -6,6 +6,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from pyinterp.knowledge.layer_knowledge import LOW
 from pyinterp.report.bars import stack_chart
 from pyinterp.report.page import NAMES, Block, Page, fragment
 from pyinterp.report.plots import Series, line_chart, number, percent
@@ -27,11 +28,17 @@ LINES = ("main", "second", "faint", "dashed")
 
 def knowledge_blocks(found: LayerKnowledge, page: Page) -> list[Block]:
     """The sections for what the layers of a network, or two functions, know."""
-    own, both = partial(fragment, "knowledge.html"), partial(fragment, "shared.html")
+    table, both = partial(fragment, "knowledge.html", "table"), partial(fragment, "shared.html")
+    between = []
+    if len(found.layers) > 1:
+        between = [
+            Block("layers", "Layer by layer", table(_layers(found))),
+            Block("change", "What is kept, forgotten and added", both("charts", _change(found))),
+            Block("ways", "Other ways to compare", table(_ways(found))),
+        ]
     return [
         Block("answer", "The answer", fragment("interactions.html", "answer", _answer(found))),
-        Block("layers", "Layer by layer", own("layers", _layers(found))),
-        Block("change", "What is kept, forgotten and added", both("charts", _change(found))),
+        *between,
         Block("orders", "By the number of parts", both("charts", _orders(found))),
         Block("settings", "Settings and provenance", both("settings", _settings(found)), late=True),
     ]
@@ -42,27 +49,38 @@ def knowledge_headline(found: LayerKnowledge, page: Page) -> str:
     name = NAMES.get(found.model_name, found.model_name)
     if found.is_pair:
         return f"Which interactions {name} share"
+    if len(found.layers) == 1:
+        return f"What {name} knows of {len(found.effects)} images"
     return f"What {len(found.layers)} layers of {name} know of {len(found.effects)} images"
 
 
 def _answer(found: LayerKnowledge) -> dict[str, Any]:
-    complete, redundant = found.completeness(), found.redundancy()
-    first = 0 if found.is_pair else (len(found.layers) - 1) // 2
-    layer, last = found.layers[first], found.layers[-1]
-    called = layer if found.is_pair else f"Layer {layer}"
-    sentence = (
-        f"{called} already has {_share(complete, first)} of the strength of the interactions of {last}; of what it has "
-        f"itself, {_share(redundant, first)} gets lost. Means over {len(found.effects)} images of {found.n} parts, "
-        "with 95 % intervals over the images."
-    )
+    last = found.layers[-1]
+    means = f"Means over {len(found.effects)} images of {found.n} parts, with 95 % intervals over the images."
     counts = found.salient.sum((2, 3)).double().mean(0)
     tiles = [
-        _tile("Complete", percent(float(complete.value[first]), 2), f"of {last}, at {layer}"),
-        _tile("Redundant", percent(float(redundant.value[first]), 2), f"of {layer}: gone in {last}"),
         _tile("Salient", number(float(counts[-1])), f"interactions of an image, at {last}"),
         _tile("Error bar", number(float(found.floor[:, -1, 1].mean())), "noise floor at order 1"),
     ]
-    return {"sentence": sentence, "notes": _notes(found), "tiles": tiles}
+    if len(found.layers) == 1:
+        low = found.low_orders()
+        sentence = f"{_share(low, 0)} of the strength of the interactions is in those of at most {LOW} parts. {means}"
+        tiles.insert(
+            0, _tile("Low orders", percent(float(low.value[0]), 2), f"of the strength, to {LOW} parts")
+        )
+        return {"sentence": sentence, "notes": _notes(found), "tiles": tiles}
+    complete, redundant = found.completeness(), found.redundancy()
+    first = 0 if found.is_pair else (len(found.layers) - 1) // 2
+    layer = found.layers[first]
+    sentence = (
+        f"{layer if found.is_pair else f'Layer {layer}'} already has {_share(complete, first)} of the strength of the "
+        f"interactions of {last}; of what it has itself, {_share(redundant, first)} gets lost. {means}"
+    )
+    first_tiles = [
+        _tile("Complete", percent(float(complete.value[first]), 2), f"of {last}, at {layer}"),
+        _tile("Redundant", percent(float(redundant.value[first]), 2), f"of {layer}: gone in {last}"),
+    ]
+    return {"sentence": sentence, "notes": _notes(found), "tiles": first_tiles + tiles}
 
 
 def _notes(found: LayerKnowledge) -> list[dict[str, str]]:
@@ -98,6 +116,39 @@ def _layers(found: LayerKnowledge) -> dict[str, Any]:
             f" The accuracy is that of a linear classifier on the layer, on {found.judged:,} samples that it has not "
             f"seen; chance would give {percent(found.chance)}."
         )
+    return _table(text, heads, rows)
+
+
+def _ways(found: LayerKnowledge) -> dict[str, Any]:
+    """By number, by share of each layer's strength, and from each layer to the next."""
+    last = found.layers[-1]
+    counted = found.completeness(counts=True), found.redundancy(counts=True)
+    shares = found.relative()
+    shared = shares.completeness(), shares.redundancy()
+    heads = [
+        "Layer",
+        "Complete, by number",
+        "Redundant, by number",
+        "Complete, by share",
+        "Redundant, by share",
+    ]
+    text = (
+        f"Against {last}: the numbers of interactions, whatever their strength; and with strengths as shares of each "
+        "layer's sum, so that layers differ in what they know and not in how sure they are."
+    )
+    columns = [*counted, *shared]
+    if not found.is_pair:
+        columns += [found.completeness("next"), found.redundancy("next")]
+        heads += ["Complete, of the next", "Lost in the next"]
+        text += " The last two columns compare each layer with the one behind it, by strength."
+    rows = [
+        {"name": name, "cells": [_share(one, i) for one in columns]}
+        for i, name in enumerate(found.layers[:-1])
+    ]
+    return _table(text, heads, rows)
+
+
+def _table(text: str, heads: list[str], rows: list[dict[str, Any]]) -> dict[str, Any]:
     lines = [heads, *([row["name"], *row["cells"]] for row in rows)]
     return {"text": text, "heads": heads, "rows": rows, "plain": "\n".join("\t".join(line) for line in lines)}
 
@@ -130,10 +181,11 @@ def _orders(found: LayerKnowledge) -> dict[str, Any]:
     early = [i for i in shown if i < len(found.layers) - 1]
     strength, likeness = found.strength(), found.iou()
     charts = [(f"Strength, {kind}", _kind(strength, k), shown, "sum of |I|") for k, kind in enumerate(KINDS)]
-    charts += [
-        (f"Likeness to {found.layers[-1]}, {kind}", _kind(likeness, k), early, "IoU above chance")
-        for k, kind in enumerate(KINDS)
-    ]
+    if early:
+        charts += [
+            (f"Likeness to {found.layers[-1]}, {kind}", _kind(likeness, k), early, "IoU above chance")
+            for k, kind in enumerate(KINDS)
+        ]
     if found.spread is not None:
         steady = found.stability()
         bounds = (steady.value, steady.low, steady.high)
@@ -160,10 +212,12 @@ def _orders(found: LayerKnowledge) -> dict[str, Any]:
         log_x=True,
     )
     figures.append({"caption": "How few are strong", "svg": chart})
-    text = (
-        "Means over the images, with 95 % intervals as bands. IoU compares which interactions are salient: 0 is what "
-        "unrelated choices of as many would give, 1 the same ones."
-    )
+    text = "Means over the images, with 95 % intervals as bands."
+    if early:
+        text += (
+            " IoU compares which interactions are salient: 0 is what unrelated choices of as many would give, 1 the "
+            "same ones."
+        )
     return {"figures": figures, "text": text}
 
 
@@ -200,8 +254,9 @@ def _settings(found: LayerKnowledge) -> dict[str, Any]:
         rows.append(("input noise", f"{found.draws} draws, deviation {number(found.input_noise)}"))
     rows += [(name, version) for name, version in found.versions.items()]
     provenance = (
-        "AND and OR interactions of linear probes on the layers, after X. Cheng et al., “Layerwise Change of Knowledge "
-        "in Neural Networks”, ICML 2024; intervals, noise floors and the correction for chance are additions."
+        "AND and OR interactions of linear probes on the layers, and of the output, after X. Cheng et al., “Layerwise "
+        "Change of Knowledge in Neural Networks”, ICML 2024; intervals, noise floors and the correction for chance are "
+        "additions."
     )
     return {"settings": rows, "provenance": provenance}
 

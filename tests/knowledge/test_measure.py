@@ -122,6 +122,47 @@ def test_planted_interactions_are_found_layer_by_layer() -> None:
     assert found.iou("next").value[1, OR, 2] == 1 and found.iou("next").value[1, AND, 2] == 0
 
 
+def test_the_output_alone_needs_no_labels(tmp_path: Path) -> None:
+    model = Planted().eval()
+    given: dict[str, Any] = {
+        "players": PLAYERS,
+        "layers": "output",
+        "count": 3,
+        "score": "logit",
+        "noise": 0.0,
+    }
+    found = measure_knowledge(model, IMAGES, progress=False, **given)
+    wanted = torch.zeros(2, 16)
+    wanted[OR, SECOND] = 0.8
+    torch.testing.assert_close(found.effects[:, 0], wanted.expand(3, -1, -1), rtol=0, atol=2e-3)
+    assert found.layers == ("output",) and found.labels.tolist() == [1, 1, 1]
+    assert found.accuracy.isnan().all() and found.completeness().value.tolist() == [1]
+    assert len(set(found.image_names)) == 3
+    kept = measure_knowledge(model, IMAGES, folder=tmp_path, progress=False, **given)
+    again = measure_knowledge(model, IMAGES, folder=tmp_path, progress=False, **given)
+    assert torch.equal(kept.effects, again.effects) and again.forwards < kept.forwards
+
+
+def test_the_output_alone_takes_no_labels() -> None:
+    model, given = Planted().eval(), {"players": PLAYERS, "layers": "output", "progress": False}
+    with pytest.raises(ValueError, match=r'no labels for layers="output", got labels or class_names'):
+        measure_knowledge(model, IMAGES, LABELS, count=2, **given)
+    with pytest.raises(ValueError, match="images in one order, that can be counted, got a stream"):
+        measure_knowledge(model, iter([IMAGES]), count=2, **given)
+    with pytest.raises(ValueError, match="a count from 2 to 8 images, got 9"):
+        measure_knowledge(model, IMAGES, count=9, **given)
+    with pytest.raises(ValueError, match="train"):
+        measure_knowledge(Planted(), IMAGES, count=2, **given)
+
+
+def test_low_orders_are_those_of_three_parts_at_most(measured: LayerKnowledge) -> None:
+    effects = torch.zeros_like(measured.effects)
+    effects[:, :, AND, FIRST], effects[:, 1, OR, 0b1111], effects[:, 2, AND, 0b0111] = -1, 3, 2
+    found = replace(measured, effects=effects, sigma=torch.zeros_like(measured.sigma))
+    assert found.low_orders().value.tolist() == [1, 0.25, 1]
+    assert found.low_orders(counts=True).value.tolist() == [1, 0.5, 1]
+
+
 def test_two_functions_are_compared() -> None:
     """The later one has lost an AND and gained an OR."""
     model, other = Planted().eval(), Planted().eval()
@@ -271,8 +312,8 @@ def test_a_run_is_gone_on_with(small: Small, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"count": 19}, "a count from 2 to 18 held-out images, got 19"),
-        ({"count": 1}, "a count from 2 to 18 held-out images, got 1"),
+        ({"count": 19}, "a count from 2 to 18 images, got 19"),
+        ({"count": 1}, "a count from 2 to 18 images, got 1"),
         ({"threshold": 2}, "a threshold from 0 to 1, got 2"),
         ({"players": grid_players(5, 5)}, "at most 20 players, got 25"),
         ({"labels": torch.arange(90) % 3 - 1}, "labels from 0 on, got -1"),

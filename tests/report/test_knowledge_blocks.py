@@ -75,3 +75,29 @@ def test_two_functions_have_a_page_of_their_own(tmp_path: Path) -> None:
     assert "<title>Which interactions full and chain share</title>" in text
     assert "full already has 100 %" in text and "Accuracy" not in text
     assert "Steadiness under input noise" in text and "3 draws, deviation 0.02" in text
+
+
+def test_other_ways_to_compare_have_a_table(tmp_path: Path) -> None:
+    """``low`` has two interactions, of which one is the only one of the output."""
+    table = section(page(tmp_path, a_knowledge()), "ways")
+    cells = [re.sub(r"<[^>]+>", "", cell).split(" %")[0] for cell in re.findall(r"<td>(.*?)</td>", table)]
+    low = ["100", "50", "25", "75", "67", "50"]  # by number, by share (1 / 4 of it), and of the next layer
+    high = ["100", "50", "67", "33", "100", "33"]
+    assert cells == low + high
+    assert "Lost in the next" in table
+
+
+def test_the_output_alone_has_a_page(tmp_path: Path) -> None:
+    alone = a_knowledge(
+        layers=("output",),
+        effects=a_knowledge().effects[:, 2:],
+        values=torch.zeros(2, 1, 8),
+        sigma=torch.zeros(2, 1, dtype=torch.float64),
+        gap=torch.zeros(2, 1, dtype=torch.float64),
+        accuracy=torch.full((1,), torch.nan, dtype=torch.float64),
+    )
+    text = page(tmp_path, alone)
+    assert "<title>What tiny knows of 2 images</title>" in text
+    assert "100 % (100 % to 100 %) of the strength of the interactions is in those of at most 3 parts" in text
+    assert 'id="layers"' not in text and 'id="change"' not in text and "IoU" not in text
+    assert section(text, "orders").count("<figure>") == 3
