@@ -5,8 +5,7 @@ python benchmarks/study_knowledge.py --out FILE [--images 30] [--draws 5] [--bas
 Four networks (MLP-7, VGG, ResNet, ViT) are trained on 80 % of scikit-learn's digits, a VGG on 80 % of scikit-image's
 faces (lfw_subset: face or not); the rest is for accuracies and for the images that are explained, 12 players each.
 Masked parts show the mean training image, as in the paper, or zero (`--baseline zero`), which is the background of
-digits. The default ImageNet network is measured on crops of photographs, whose class is its own commonest answer, 10
-players. Each claim comes with a number that would have another sign if it did not hold, and its 95 % interval over
+digits. Each claim comes with a number that would have another sign if it did not hold, and its 95 % interval over
 images:
 
 - low orders are stronger: the sum of |I| over orders 1 to 3 minus that over orders 4 and more, at the output, as a
@@ -46,7 +45,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.study_chain import environment
-from pyinterp import models, write_report
+from pyinterp import write_report
 from pyinterp.games import dataset_mean, grid_players
 from pyinterp.games.masking import Baseline
 from pyinterp.knowledge import (
@@ -300,20 +299,6 @@ def phases(
     return rows
 
 
-def photographs(count: int, draws: int) -> LayerKnowledge:
-    """The default ImageNet network on crops of photographs, whose class is what it calls most crops of each."""
-    loaded = models.load("default")
-    sets = [models.crops(photo, 40, size=224, seed=SEED) for photo in models.photographs().values()]
-    images = models.load_images([crop for one in sets for crop in one], loaded.preprocess).tensor
-    with torch.no_grad():
-        answers = torch.cat([loaded.model(some).argmax(1) for some in images.split(32)])
-    labels = torch.cat([part.mode().values.expand(len(part)) for part in answers.split(40)])
-    players = grid_players(2, 5)
-    return measure_knowledge(
-        loaded, images, labels, players=players, count=count, draws=draws, seed=SEED, progress=False
-    )
-
-
 PLAYERS = grid_players(3, 4)
 EPOCHS = (1, 2, 4, 8, 16, 32)
 
@@ -373,11 +358,6 @@ def main() -> None:
                 rows = probes.held[: chosen.images]
                 report["phases"] = phases(kept, EPOCHS, pictures[rows], labels[rows], baseline)
     pairs = [("mlp", "vgg"), ("vgg", "resnet"), ("vgg", "vit"), ("mlp", "vit")]
-    found = photographs(10, 0)
-    measured["default"] = found
-    claims = claims_of(found)
-    report["networks"]["photographs-default"] = {**described(found), "claims": claims}
-    print("photographs-default", found.summary(), json.dumps(claims), sep="\n", flush=True)
     if chosen.reports:
         chosen.reports.mkdir(parents=True, exist_ok=True)
         for called, one in measured.items():
