@@ -49,7 +49,8 @@ def rounded(model: nn.Module, bits: int) -> nn.Module:
 
 def beside(
     model: nn.Module, other: nn.Module, names: tuple[str, str], images: Tensor, folder: Path | None
-) -> dict[str, object]:
+) -> dict[str, Any]:
+    """What of the first network the second one has."""
     found = compare_knowledge(model, other, images, names=names, players=PLAYERS, progress=False)
     print(found.summary())
     if folder:
