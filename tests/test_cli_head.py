@@ -11,64 +11,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from coloured_folders import COLOURS, Net, loaded, write_folders
 from PIL import Image
-from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from pyinterp import cli, models
 from pyinterp.heads import SparseHead, SparsePath
 from pyinterp.heads.head_study import HeadStudy
 from pyinterp.heads.trail import Trail
-from pyinterp.models.zoo import LoadedModel
 
-COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
 KEPT = ["features.json", "features.npy", "path.json", "path.safetensors"]
 FILES = sorted([*KEPT, "head.json", "head.safetensors", "report.html", "study.json", "study.safetensors"])
 
 
-class Net(nn.Module):
-    """Counts its batches; ``stop_at`` raises Ctrl-C at one of them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.last = nn.Conv2d(3, 12, 3, stride=2), nn.Linear(12, 4)
-        self.batches: list[int] = []
-        self.stop_at = -1
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(self.batches) == self.stop_at:
-            raise KeyboardInterrupt
-        self.batches.append(len(x))
-        return self.last(self.conv(x).relu().mean((2, 3)))
-
-
-def preprocess(image: Image.Image) -> Tensor:
-    small = image.convert("RGB").resize((16, 16))
-    return torch.tensor(list(small.tobytes()), dtype=torch.float32).reshape(16, 16, 3).permute(2, 0, 1) / 255
-
-
 @pytest.fixture
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
-    torch.manual_seed(0)
     net = Net().eval()
-    classes = ("red", "blue", "green", "teapot")
-    loaded = LoadedModel("net", net, preprocess, classes, (3, 16, 16))  # type: ignore[arg-type]
-    monkeypatch.setattr(models, "load", lambda name, *, device: loaded)
+    monkeypatch.setattr(models, "load", lambda name, *, device: loaded(net))
     return net
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Ten noisy pictures of each of three colours."""
-    rng = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for i in range(10):
-            noise = rng.integers(-60, 60, (20, 20, 3))
-            picture = Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
-            picture.save(tmp_path / "data" / name / f"{i}.png")
-    return tmp_path / "data"
+    return write_folders(tmp_path / "data")
 
 
 def run(*words: object) -> Result:

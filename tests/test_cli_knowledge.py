@@ -7,62 +7,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coloured_folders import COLOURS, Net, loaded, write_folders
 from PIL import Image
-from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from pyinterp import cli, models
 from pyinterp.knowledge import LayerKnowledge
-from pyinterp.models.zoo import LoadedModel
-
-COLOURS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (210, 50, 40)}
-
-
-class Net(nn.Module):
-    """Answers with the mean of each colour; ``stop_at`` raises Ctrl-C at a batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv, self.last = nn.Conv2d(3, 6, 3, stride=2), nn.Linear(6, 4)
-        self.batches, self.rows, self.stop_at = 0, 0, -1
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.batches, self.rows = self.batches + 1, self.rows + len(x)
-        if self.batches == self.stop_at:
-            raise KeyboardInterrupt
-        return self.last(self.conv(x).relu().mean((2, 3)))
-
-
-def preprocess(image: Image.Image) -> Tensor:
-    small = image.convert("RGB").resize((16, 16))
-    return torch.tensor(list(small.tobytes()), dtype=torch.float32).reshape(16, 16, 3).permute(2, 0, 1) / 255
 
 
 @pytest.fixture
 def net(monkeypatch: pytest.MonkeyPatch) -> Net:
-    torch.manual_seed(0)
     net = Net().eval()
     with torch.no_grad():
         net.conv.weight.zero_()
         net.conv.weight[range(3), range(3)] = 1 / 9
         net.last.weight.zero_()
         net.last.weight[range(3), range(3)] = 5
-    classes = ("red", "green", "blue", "teapot")
-    loaded = LoadedModel("net", net, preprocess, classes, (3, 16, 16))  # type: ignore[arg-type]
-    monkeypatch.setattr(models, "load", lambda name, *, device: loaded)
+    monkeypatch.setattr(models, "load", lambda name, *, device: loaded(net))
     return net
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    for name, colour in COLOURS.items():
-        (tmp_path / "data" / name).mkdir(parents=True)
-        for i in range(10):
-            noise = rng.integers(-60, 60, (20, 20, 3))
-            picture = Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
-            picture.save(tmp_path / "data" / name / f"{i}.png")
-    return tmp_path / "data"
+    return write_folders(tmp_path / "data")
 
 
 def run(*words: object) -> Result:
@@ -83,16 +50,17 @@ def test_from_folders_to_a_report_and_again(net: Net, data: Path, tmp_path: Path
         one.startswith("96 masked images, about 0 seconds") for one in lines
     )
     assert lines[-1] == f"Report: {(out / 'report.html').resolve()}"
-    whole, net.rows = net.rows, 0
+    whole = sum(net.batches)
+    net.batches.clear()
     again = run(*words)
     assert again.exit_code == 0 and torch.equal(LayerKnowledge.load(out / "knowledge").effects, found.effects)
-    assert net.rows <= whole - 30 - 6 * 16  # no image is read, and no subset played, a second time
+    assert sum(net.batches) <= whole - 30 - 6 * 16  # no image is read, and no subset played, a second time
 
 
 def test_an_interrupted_run_goes_on(net: Net, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     words = ("--data", data, "--images", 6, "--layers", "conv", "--out", out)
-    net.stop_at = 40
+    net.stop_at = 39
     done = run(*words)
     assert done.exit_code == 130
     assert done.stderr.endswith(
