@@ -16,7 +16,7 @@ test: $(VENV)/.dev browser  ## everything CI runs
 	$(MAKE) -j2 --output-sync=target lint types pytest cpp install-check reference
 
 bench: $(VENV)/.dev  ## throughput, each number beside its bound
-	$(PY) -m pytest benchmarks -q
+	$(PY) -m benchmarks
 
 lint: $(VENV)/.dev
 	ruff check .

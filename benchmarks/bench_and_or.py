@@ -10,7 +10,6 @@ one step with dense 2^n x 2^n float32 matrices and autograd, as the papers' code
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +20,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from benchmarks import harness
-from benchmarks.study_chain import environment
 from pyinterp import ImageGame, SparseAndOr, grid_players, harsanyi_and, models, ops, sparse_and_or
 
 STEPS, RATES, TIMED = 20_000, (1e-6, 1e-5, 1e-4), 20
@@ -108,7 +106,5 @@ def test_and_or(benchmark: BenchmarkFixture, rows: int, columns: int) -> None:
             f"{row['faster_than_published']}x faster"
         )
     how = " ".join(__doc__.split("\n\n")[2].split())
-    report = {"suite": "and_or", **environment(), "how": how, "games": ROWS}
-    path = harness.RESULTS / f"{report['date']}-and_or.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    harness.write("and_or", how=how, games=ROWS)
     benchmark.pedantic(lambda: sparse_and_or(values), rounds=2)

@@ -12,7 +12,6 @@ bare minimum.
 from __future__ import annotations
 
 import copy
-import json
 import os
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor, nn
 
 from benchmarks import harness
-from benchmarks.study_chain import crop_set, environment
+from benchmarks.study_chain import crop_set
 from pyinterp.chains.anneal import Anneal, Schedule, Target
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
@@ -137,10 +136,7 @@ def compare(loaded: LoadedModel, images: Tensor) -> tuple[dict[str, Any], harnes
 def test_chain(benchmark: BenchmarkFixture) -> None:
     loaded = load("default")
     row, step = compare(loaded, crop_set(loaded, {"chelsea": 5, "coffee": 5}, seed=0))
-    report = {"suite": "chain", **environment(), "how": " ".join(__doc__.split("\n\n")[2].split()), **row}
-    path = harness.RESULTS / f"{report['date']}-chain.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    harness.write("chain", how=" ".join(__doc__.split("\n\n")[2].split()), **row)
     print("\nchain: search faster than " + ", ".join(f"{n} {r:.2f}x" for n, r in row["faster_than"].items()))
     benchmark.extra_info.update(row)
     benchmark.pedantic(step, rounds=5, warmup_rounds=1)

@@ -63,6 +63,6 @@ def test_elastic_prox(
         "faster_than_compile": round(times["compile"] / ours, 3),
     }
     rows.append(row)
-    harness.write("elastic_prox", rows)
+    harness.write("elastic_prox", networks=harness.summarise(rows), sites=rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(contenders["pyinterp"], rounds=5, warmup_rounds=1)

@@ -9,7 +9,6 @@ per batch: masking, the network, the score. For ViT-S, "drop" runs as many subse
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
 from benchmarks import harness
-from benchmarks.study_chain import environment
 from pyinterp.games import ImageGame, grid_players
 from pyinterp.games.forward import full_float32
 
@@ -62,15 +60,7 @@ def test_game(name: str, benchmark: BenchmarkFixture) -> None:
     if "drop" in times:
         row["drop_over_plain"] = round(times["drop"] / times["plain"], 3)
     ROWS.append(row)
-    report = {
-        "suite": "game",
-        **environment(),
-        "how": " ".join(__doc__.split("\n\n")[2].split()),
-        "networks": ROWS,
-    }
-    path = harness.RESULTS / f"{report['date']}-game.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    harness.write("game", how=" ".join(__doc__.split("\n\n")[2].split()), networks=ROWS)
     print(
         "\n" + ", ".join(f"{key} {value}" for key, value in row.items() if "over" in key or key == "network")
     )

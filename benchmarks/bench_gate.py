@@ -48,6 +48,6 @@ def test_gate(site: Site, rows: list[dict[str, Any]], benchmark: BenchmarkFixtur
     harness.validate(steps["compile"], steps["eager"])
     row = harness.describe(site, harness.race({**steps, "bound": harness.bound(x)}))
     rows.append(row)
-    harness.write("gate", rows)
+    harness.write("gate", networks=harness.summarise(rows), sites=rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(steps["pyinterp"], rounds=5, warmup_rounds=1)

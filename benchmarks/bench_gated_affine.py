@@ -55,6 +55,6 @@ def test_gated_affine(site: Site, rows: list[dict[str, Any]], benchmark: Benchma
     harness.validate(steps["compile"], steps["eager"])
     row = harness.describe(site, harness.race({**steps, "bound": harness.bound(x)}))
     rows.append(row)
-    harness.write("gated_affine", rows)
+    harness.write("gated_affine", networks=harness.summarise(rows), sites=rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(steps["pyinterp"], rounds=5, warmup_rounds=1)

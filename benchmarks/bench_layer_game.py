@@ -9,7 +9,6 @@ run. "game" is a batch of `ImageGame`; "layers" one of `LayerGame`, with probes 
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import nn
 
 from benchmarks import harness
-from benchmarks.study_chain import environment
 from pyinterp.games import ImageGame, grid_players
 from pyinterp.games.forward import full_float32
 from pyinterp.heads import SparseHead
@@ -87,14 +85,7 @@ def test_layer_game(name: str, benchmark: BenchmarkFixture) -> None:
     }
     row |= {"milliseconds": times, "layers_over_game": round(times["layers"] / times["game"], 3)}
     ROWS.append(row)
-    report = {
-        "suite": "layer_game",
-        **environment(),
-        "how": " ".join(__doc__.split("\n\n")[2].split()),
-        "networks": ROWS,
-    }
-    path = harness.RESULTS / f"{report['date']}-layer_game.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    harness.write("layer_game", how=" ".join(__doc__.split("\n\n")[2].split()), networks=ROWS)
     print(f"\n{name}: {row['layers_over_game']} of {row['layers']}")
     benchmark.extra_info.update(row)
     benchmark.pedantic(steps["layers"], rounds=3, warmup_rounds=1)

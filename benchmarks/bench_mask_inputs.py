@@ -88,6 +88,6 @@ def test_mask_inputs(kind: str, layout: str, rows: list[dict[str, Any]], benchma
         "faster_than_compile": round(times["compile"] / ours, 3),
     }
     rows.append(row)
-    harness.write("mask_inputs", rows)
+    harness.write("mask_inputs", networks=harness.summarise(rows), sites=rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(kernel, rounds=5, warmup_rounds=1)

@@ -9,7 +9,6 @@ in turns; compared are the medians of the turns, masking included, with the fast
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable
@@ -22,7 +21,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from benchmarks import harness
-from benchmarks.study_chain import environment
 from pyinterp.games import grid_players
 from pyinterp.games.prefix import SharedPrefix
 from pyinterp.models import trace
@@ -103,10 +101,7 @@ def test_prefix(benchmark: BenchmarkFixture, name: str) -> None:
     row, step = compare(name)
     ROWS.append(row)
     how = " ".join(__doc__.split("\n\n")[2].split())
-    report = {"suite": "prefix", **environment(), "batch": BATCH, "how": how, "networks": ROWS}
-    path = harness.RESULTS / f"{report['date']}-prefix.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    harness.write("prefix", batch=BATCH, how=how, networks=ROWS)
     print(f"\nprefix {name}: {row['faster_than_plain']:.2f}x, estimated {row['estimated_gain']:.2f}x")
     benchmark.extra_info.update(row)
     benchmark.pedantic(step, rounds=2)

@@ -80,6 +80,6 @@ def test_softmax_residual(
         "faster_than_compile": round(times["compile"] / ours, 3),
     }
     rows.append(row)
-    harness.write("softmax_residual", rows)
+    harness.write("softmax_residual", networks=harness.summarise(rows), sites=rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(contenders["pyinterp"], rounds=5, warmup_rounds=1)

@@ -97,7 +97,7 @@ def test_subset_sum(
         "faster_than_numpy": round(times["numpy"] / ours, 3),
     }
     rows.append(row)
-    harness.write("subset_sum", rows, {"shapiq": SHAPIQ})
+    harness.write("subset_sum", networks=harness.summarise(rows), sites=rows, shapiq=SHAPIQ)
     benchmark.extra_info.update(row)
     benchmark.pedantic(contenders["pyinterp"], rounds=5, warmup_rounds=1)
 
@@ -126,7 +126,7 @@ def test_shapiq(n: int, rows: list[dict[str, Any]], benchmark: BenchmarkFixture)
         "faster_than_shapiq": round(seconds * 1e3 / best),
     }
     SHAPIQ.append(row)
-    harness.write("subset_sum", rows, {"shapiq": SHAPIQ})
+    harness.write("subset_sum", networks=harness.summarise(rows), sites=rows, shapiq=SHAPIQ)
     print(f"\nn = {n}: {row['faster_than_shapiq']:,} times faster than shapiq {shapiq.__version__}")
     benchmark.extra_info.update(row)
     benchmark.pedantic(lambda: subset_sum(values, inverse=True), rounds=5, warmup_rounds=1)

@@ -6,18 +6,17 @@ so 2.5 times `x.clone()`. Times are the best of all turns; what is compared are 
 
 from __future__ import annotations
 
-import datetime
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.environment import environment
 from benchmarks.sites import Site
-from pyinterp._extension import build_info
 
 RESULTS = Path(__file__).parent / "results"
 Step = Callable[[], Any]
@@ -101,21 +100,11 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def write(suite: str, rows: list[dict[str, Any]], more: Mapping[str, Any] | None = None) -> None:
-    """Write the rows so far, their sums, the build and what else there is to ``results/DATE-suite.json``."""
-    report = {
-        "suite": suite,
-        "date": datetime.date.today().isoformat(),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "build": build_info(),
-        "networks": summarise(rows),
-        "sites": rows,
-        **(more or {}),
-    }
-    path = RESULTS / f"{report['date']}-{suite}.json"
+def write(suite: str, **parts: Any) -> None:
+    """Write what a suite has found so far, and on what, to ``results/DATE-suite.json``."""
+    report = {"suite": suite, **environment(), **parts}
     RESULTS.mkdir(exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    (RESULTS / f"{report['date']}-{suite}.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
 def show(suite: str, rows: list[dict[str, Any]]) -> None:

@@ -15,25 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.environment import environment
 from pyinterp import Chain, extract_chain
-from pyinterp._extension import build_info
 from pyinterp.chains import BASELINES, attribution, sufficiency_curve
 from pyinterp.chains.evaluate import measure_fidelity
 from pyinterp.models import LoadedModel, crops, load, load_images, photographs
 
 GROWTH = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75)
 MOST_PHOTOGRAPHS, MOST_IMAGES, FRESH_CROPS = 5, 20, 5
-
-
-def environment() -> dict[str, Any]:
-    """When and on what: date, threads, instruction set, build and torch."""
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "threads": torch.get_num_threads(),
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "build": build_info(),
-    }
 
 
 def crop_set(loaded: LoadedModel, counts: dict[str, int], seed: int) -> Tensor:

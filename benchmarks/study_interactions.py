@@ -14,7 +14,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.study_chain import environment
+from benchmarks.environment import environment
 from pyinterp import Interactions, extract_interactions, grid_players, models
 
 KEPT = (10, 20, 50, 100)

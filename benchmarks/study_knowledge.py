@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.study_chain import environment
+from benchmarks.environment import environment
 from pyinterp import write_report
 from pyinterp.games import dataset_mean, grid_players
 from pyinterp.games.masking import Baseline

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.study_chain import environment
+from benchmarks.environment import environment
 from benchmarks.study_knowledge import SEED, claims_of, described, stability_claim, strength_claim, told
 from pyinterp import compare_knowledge, extract_chain, measure_knowledge, models, write_report
 from pyinterp.games import grid_players

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.study_chain import environment
+from benchmarks.environment import environment
 from pyinterp.heads import fit_sparse_path
 
 ALPHA = 0.99

@@ -21,7 +21,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.study_chain import environment
+from benchmarks.environment import environment
 from benchmarks.study_path import rectified
 from pyinterp.elastic.families import family_of
 from pyinterp.elastic.rows import Rows

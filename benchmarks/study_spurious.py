@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from benchmarks.environment import environment
 from benchmarks.planted import KINDS, PLANS, Kind, Planted, in_mark, plant, train
-from benchmarks.study_chain import environment
 from pyinterp.features import extract_features
 from pyinterp.features.place import locate_features
 from pyinterp.heads import (

@@ -1,0 +1,82 @@
+"""The table of the benchmarks, and what it says of an older run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.__main__ import moved, ratios, read, suites, table
+
+ROOT = Path(__file__).parents[1]
+OPS = {
+    "suite": "gate",
+    "networks": {"resnet50": {"over_bound": 1.2, "faster_than_eager": 1.5}},
+    "sites": [
+        {"network": "resnet50", "shape": [10, 64], "milliseconds": {"pyinterp": 1.0}, "over_bound": 1.1},
+        {"network": "resnet50", "shape": [20, 64], "milliseconds": {"pyinterp": 2.0}, "over_bound": 1.3},
+    ],
+}
+JOB = {"suite": "chain", "steps": 3, "faster_than": {"eager": 2.5}, "build": {"over": 1}}
+
+
+def test_ratios_are_found_wherever_they_stand() -> None:
+    assert list(ratios(OPS)) == [
+        ("resnet50 (all)", "over_bound", 1.2),
+        ("resnet50 (all)", "faster_than_eager", 1.5),
+        ("resnet50, [10, 64]", "over_bound", 1.1),
+        ("resnet50, [20, 64]", "over_bound", 1.3),
+    ]
+    assert list(ratios(JOB)) == [("", "faster_than_eager", 2.5)]
+
+
+def test_the_table_has_a_line_per_measurement() -> None:
+    lines = table({"gate": OPS, "chain": JOB}).splitlines()
+    assert [" ".join(line.split()) for line in lines] == [
+        "gate resnet50 (all) over bound 1.20, faster than eager 1.50",
+        "chain faster than eager 2.50",
+    ]
+
+
+def test_what_moved_is_told() -> None:
+    new: dict[str, Any] = copy.deepcopy(OPS)
+    new["sites"][0]["over_bound"], new["networks"]["resnet50"]["faster_than_eager"] = 0.9, 1.2
+    told = moved({"gate": OPS}, {"gate": new, "chain": JOB}).splitlines()
+    assert told[0] == "4 ratios are in both; more than 10% apart:"
+    assert [line.split()[0] for line in told[1:]] == ["worse", "better"]
+    assert "gate resnet50, [10, 64] over_bound: 1.10 -> 0.90" in told[2]
+    del new["sites"][1]
+    assert "Some measurements of gate are in the old file alone." in moved({"gate": OPS}, {"gate": new})
+    assert moved({"gate": OPS}, {"chain": JOB}) == "The two have no measurement in common."
+
+
+def test_old_results_are_read_as_one_or_as_all(tmp_path: Path) -> None:
+    one, all_of_them = tmp_path / "one.json", tmp_path / "all.json"
+    one.write_text(json.dumps(OPS))
+    all_of_them.write_text(json.dumps({"date": "today", "suites": {"gate": OPS, "chain": JOB}}))
+    assert read(one) == {"gate": OPS} and read(all_of_them) == {"gate": OPS, "chain": JOB}
+    for text in ("no json", "{}", "[]"):
+        one.write_text(text)
+        with pytest.raises(SystemExit, match="expected a file that benchmarks have written, got"):
+            read(one)
+    with pytest.raises(SystemExit, match="expected a file"):
+        read(tmp_path / "none.json")
+
+
+def test_every_result_that_is_kept_can_be_compared() -> None:
+    for name in suites():
+        kept = sorted((ROOT / "benchmarks" / "results").glob(f"????-??-??-{name}.json"))
+        assert kept, f"no result of {name} is kept"
+        assert list(ratios(read(kept[-1])[name])), kept[-1].name
+
+
+def test_an_unknown_suite_is_refused_with_the_names() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "gates"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "invalid choice: 'gates'" in done.stderr and "subset_sum" in done.stderr
