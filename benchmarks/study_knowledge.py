@@ -47,7 +47,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.environment import environment
 from pyinterp import write_report
 from pyinterp.games import dataset_mean, grid_players
-from pyinterp.games.masking import Baseline
 from pyinterp.knowledge import (
     Estimate,
     LayerKnowledge,
@@ -269,36 +268,6 @@ def described(found: LayerKnowledge) -> dict[str, Any]:
     }
 
 
-def phases(
-    checkpoints: Sequence[nn.Module],
-    epochs: Sequence[int],
-    images: Tensor,
-    labels: Tensor,
-    baseline: Baseline,
-) -> list[dict[str, Any]]:
-    """Strength by order at each checkpoint, and how much of the last one is there."""
-    last, rows = checkpoints[-1], []
-    for epoch, network in zip(epochs, checkpoints, strict=True):
-        found = compare_knowledge(
-            network,
-            last,
-            images,
-            labels,
-            names=(f"epoch {epoch}", "end"),
-            players=PLAYERS,
-            baseline=baseline,
-            progress=False,
-        )
-        rows.append(
-            {
-                "epoch": epoch,
-                "strength": told(found.strength()),
-                "completeness": told(found.completeness("next")),
-            }
-        )
-    return rows
-
-
 PLAYERS = grid_players(3, 4)
 EPOCHS = (1, 2, 4, 8, 16, 32)
 
@@ -356,7 +325,17 @@ def main() -> None:
             )
             if kept:
                 rows = probes.held[: chosen.images]
-                report["phases"] = phases(kept, EPOCHS, pictures[rows], labels[rows], baseline)
+                measured["digits-vgg-checkpoints"] = compare_knowledge(
+                    kept[0],
+                    kept[1:],
+                    pictures[rows],
+                    labels[rows],
+                    names=[f"epoch {epoch}" for epoch in keep],
+                    players=PLAYERS,
+                    baseline=baseline,
+                    progress=False,
+                )
+                report["checkpoints"] = described(measured["digits-vgg-checkpoints"])
     pairs = [("mlp", "vgg"), ("vgg", "resnet"), ("vgg", "vit"), ("mlp", "vit")]
     if chosen.reports:
         chosen.reports.mkdir(parents=True, exist_ok=True)

@@ -26,15 +26,16 @@ from pyinterp.models.zoo import LoadedModel
 from pyinterp.progress import Progress
 
 WHERE = "compare_knowledge"
+Network = nn.Module | LoadedModel
 
 
 def compare_knowledge(
-    first: nn.Module | LoadedModel,
-    second: nn.Module | LoadedModel,
+    first: Network,
+    second: Network | Sequence[Network],
     images: Any,
     targets: Tensor | Sequence[int] | None = None,
     *,
-    names: tuple[str, str] = ("first", "second"),
+    names: Sequence[str] = ("first", "second"),
     players: Players | None = None,
     score: str = "log_odds",
     baseline: Baseline = "zero",
@@ -57,14 +58,15 @@ def compare_knowledge(
     a training run, a network before and after it was pruned or quantised, two networks for one task. The result is as
     that of `measure_knowledge`, with the two in the place of layers: ``overlap("next")`` is what they share,
     ``forget("next")`` what only the first has, ``new("next")`` what only the second has, and `LayerKnowledge.iou` how
-    alike the sets of their salient interactions are.
+    alike the sets of their salient interactions are. There may be more than two, such as the checkpoints of a training
+    run, from the first one on: they stand for layers in the same way.
 
     Args:
         first: In eval mode; it stays as it is.
-        second: Likewise.
+        second: Likewise; or a list of networks, the last of which all are compared with.
         images: (M, C, H, W), preprocessed; or, with a preprocess, all that `load_images` takes.
         targets: (M,) classes whose scores are taken; None: those that ``first`` predicts.
-        names: Of the two.
+        names: Of all.
         players: See `measure_knowledge`, like all that follows.
         score: See there.
         baseline: See there.
@@ -86,15 +88,12 @@ def compare_knowledge(
         TypeError: Something of another type.
     """
     start = time.perf_counter()
-    loaded = next((one for one in (first, second) if isinstance(one, LoadedModel)), None)
-    if not (
-        isinstance(names, (tuple, list)) and len(names) == 2 and all(isinstance(one, str) for one in names)
-    ):
-        raise ValueError(explain(WHERE, "two names", repr(names), 'For example ("before", "after").'))
-    _require_alike(first, second)
-    networks = [
-        as_module(WHERE, one.model if isinstance(one, LoadedModel) else one) for one in (first, second)
-    ]
+    given = [first, *(second if isinstance(second, (list, tuple)) else [second])]
+    loaded = next((one for one in given if isinstance(one, LoadedModel)), None)
+    _require_names(names, len(given))
+    for other in given[1:]:
+        _require_alike(first, other)
+    networks = [as_module(WHERE, one.model if isinstance(one, LoadedModel) else one) for one in given]
     shown = load_images(images, preprocess or (loaded.preprocess if loaded else None))
     players = require_players(WHERE, grid_players(3, 4) if players is None else players, "grid_players(3, 4)")
     require_settings(WHERE, players, max_players, draws, input_noise, threshold)
@@ -104,9 +103,9 @@ def compare_knowledge(
         raise ValueError(explain(WHERE, "two images or more", len(shown.tensor), fix))
     with torch.no_grad():
         widths = [logits_of(call(model, shown.tensor[:1])).shape[1] for model in networks]
-    if widths[0] != widths[1]:
-        fix = "Pass two functions for one task."
-        raise ValueError(explain(WHERE, "as many classes", f"{widths[0]} and {widths[1]}", fix))
+    if len(set(widths)) > 1:
+        fix = "Pass functions for one task."
+        raise ValueError(explain(WHERE, "as many classes", " and ".join(map(str, widths)), fix))
     labels = _targets(networks[0], shown.tensor, targets)
     own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
 
@@ -126,14 +125,24 @@ def compare_knowledge(
         progress=progress,
         how={"batch_size": batch_size, "max_players": max_players, "devices": devices},
         layers=tuple(names),
-        accuracy=torch.full((2,), torch.nan, dtype=torch.float64),
+        accuracy=torch.full((len(given),), torch.nan, dtype=torch.float64),
         labels=labels,
         image_names=shown.names,
         class_names=loaded.classes if loaded else (),
         threshold=threshold,
-        is_pair=True,
-        model_name=" and ".join(names),
+        of_networks=True,
+        model_name=" and ".join(names) if len(names) == 2 else f"{len(names)} networks",
     )
+
+
+def _require_names(names: Any, count: int) -> None:
+    if (
+        not isinstance(names, (tuple, list))
+        or len(names) != count
+        or not all(isinstance(one, str) for one in names)
+    ):
+        fix = 'For example ("before", "after").'
+        raise ValueError(explain(WHERE, f"names of {count} networks", repr(names), fix))
 
 
 def _require_alike(first: Any, second: Any) -> None:

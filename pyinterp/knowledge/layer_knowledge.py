@@ -60,7 +60,7 @@ class LayerKnowledge:
         player_names: n names.
         noise: What the split may leave unexplained of each score; see `sparse_and_or`.
         threshold: Of what is salient.
-        is_pair: Whether the layers are two networks; see `compare_knowledge`.
+        of_networks: Whether the layers are networks of their own; see `compare_knowledge`.
         is_relative: Whether effects are shares; see `relative`.
         model_name: For people.
         forwards: Masked images evaluated.
@@ -85,7 +85,7 @@ class LayerKnowledge:
     judged: int = 0
     noise: float = 0.04
     threshold: float = THRESHOLD
-    is_pair: bool = False
+    of_networks: bool = False
     is_relative: bool = False
     model_name: str = ""
     forwards: int = 0

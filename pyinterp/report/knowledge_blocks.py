@@ -47,7 +47,7 @@ def knowledge_blocks(found: LayerKnowledge, page: Page) -> list[Block]:
 def knowledge_headline(found: LayerKnowledge, page: Page) -> str:
     """What was found, as the heading of the page."""
     name = NAMES.get(found.model_name, found.model_name)
-    if found.is_pair:
+    if found.of_networks:
         return f"Which interactions {name} share"
     if len(found.layers) == 1:
         return f"What {name} knows of {len(found.effects)} images"
@@ -70,11 +70,12 @@ def _answer(found: LayerKnowledge) -> dict[str, Any]:
         )
         return {"sentence": sentence, "notes": _notes(found), "tiles": tiles}
     complete, redundant = found.completeness(), found.redundancy()
-    first = 0 if found.is_pair else (len(found.layers) - 1) // 2
+    first = (len(found.layers) - 1) // 2
     layer = found.layers[first]
+    called = layer if found.of_networks else f"Layer {layer}"
     sentence = (
-        f"{layer if found.is_pair else f'Layer {layer}'} already has {_share(complete, first)} of the strength of the "
-        f"interactions of {last}; of what it has itself, {_share(redundant, first)} gets lost. {means}"
+        f"{called} already has {_share(complete, first)} of the strength of the interactions of {last}; of what it has "
+        f"itself, {_share(redundant, first)} gets lost. {means}"
     )
     first_tiles = [
         _tile("Complete", percent(float(complete.value[first]), 2), f"of {last}, at {layer}"),
@@ -137,7 +138,7 @@ def _ways(found: LayerKnowledge) -> dict[str, Any]:
         "layer's sum, so that layers differ in what they know and not in how sure they are."
     )
     columns = [*counted, *shared]
-    if not found.is_pair:
+    if len(found.layers) > 2:
         columns += [found.completeness("next"), found.redundancy("next")]
         heads += ["Complete, of the next", "Lost in the next"]
         text += " The last two columns compare each layer with the one behind it, by strength."
@@ -167,7 +168,7 @@ def _change(found: LayerKnowledge) -> dict[str, Any]:
             y_label="share of all strength" if found.is_relative else "strength",
             top=top,
         )
-        figures.append({"caption": name if found.is_pair else f"Layer {name}", "svg": chart})
+        figures.append({"caption": name if found.of_networks else f"Layer {name}", "svg": chart})
     text = (
         f"Strength of the interactions of so many parts, AND and OR together, compared with {found.layers[-1]}. The "
         "lower two parts of a bar are what the layer has, the lowest and the upper one what comes out in the end."

@@ -81,6 +81,22 @@ def test_a_little_noise_in_the_weights_changes_little(net: Colours, images: Tens
     assert float(iou[iou.isfinite()].min()) > 0.9
 
 
+def test_checkpoints_are_compared_with_the_last(net: Colours, images: Tensor) -> None:
+    """The weights grow by a third of what they are in the end."""
+    steps = [copy.deepcopy(net) for _ in range(2)]
+    for step, network in enumerate(steps, 1):
+        with torch.no_grad():
+            network.fc.weight *= step / 3
+    names = ("early", "late", "end")
+    found = compared(steps[0], [steps[1], net], images, names=names, score="logit", noise=0.0)
+    assert found.layers == names and found.of_networks and found.model_name == "3 networks"
+    assert found.completeness().value.tolist() == pytest.approx([1 / 3, 2 / 3, 1], abs=0.01)
+    assert found.completeness("next").value.tolist() == pytest.approx([1 / 2, 2 / 3], abs=0.01)
+    assert found.redundancy().value.tolist() == pytest.approx([0, 0, 0], abs=0.01)
+    with pytest.raises(ValueError, match="names of 3 networks, got"):
+        compared(steps[0], [steps[1], net], images)
+
+
 def test_classes_are_those_that_the_first_predicts(net: Colours, images: Tensor, tmp_path: Path) -> None:
     found = compared(net, net, images, folder=tmp_path)
     assert found.labels.tolist() == net(images).argmax(1).tolist()
@@ -95,8 +111,8 @@ def test_classes_are_those_that_the_first_predicts(net: Colours, images: Tensor,
         ({"targets": [0, 1]}, r"compare_knowledge: expected 4 classes, got \(2,\)"),
         ({"targets": torch.zeros(4)}, "torch.float32"),
         ({"targets": [0, 1, 2, 3]}, "a target from 0 to 2, got 3"),
-        ({"names": ("a", "b", "c")}, "two names, got"),
-        ({"names": "ab"}, "two names, got 'ab'"),
+        ({"names": ("a", "b", "c")}, "names of 2 networks, got"),
+        ({"names": "ab"}, "names of 2 networks, got 'ab'"),
         ({"draws": 1}, "compare_knowledge: expected draws of 0 or at least 2, got 1"),
         ({"draws": 2, "input_noise": 0}, "input_noise > 0"),
     ],

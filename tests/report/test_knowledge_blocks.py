@@ -65,7 +65,7 @@ def test_two_functions_have_a_page_of_their_own(tmp_path: Path) -> None:
         sigma=torch.zeros(2, 2, dtype=torch.float64),
         gap=torch.zeros(2, 2, dtype=torch.float64),
         accuracy=torch.full((2,), torch.nan, dtype=torch.float64),
-        is_pair=True,
+        of_networks=True,
         model_name="full and chain",
         spread=torch.ones(2, 2, 2, 8, 2),
         draws=3,
