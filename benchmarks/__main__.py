@@ -19,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks import harness
 from benchmarks.environment import environment
 
 HERE = Path(__file__).parent
@@ -112,7 +113,7 @@ def main() -> None:
     here = environment()
     reports = {}
     for name in names:
-        path = HERE / "results" / f"{here['date']}-{name}.json"
+        path = harness.file_of(name)
         if path.exists() and path.stat().st_mtime >= start:
             reports[name] = json.loads(path.read_text("utf-8"))
     print(f"\n{here['cpu']}, {here['threads']} threads, GPU: {here['gpu'] or 'none'}, torch {here['torch']}")

@@ -41,7 +41,7 @@ def test_elastic_prox(
     shape: tuple[int, int], dtype: torch.dtype, rows: list[dict[str, Any]], benchmark: BenchmarkFixture
 ) -> None:
     torch._dynamo.reset()
-    point, gradient, previous = torch.randn(3, *shape, dtype=dtype).unbind()
+    point, gradient, previous = torch.randn(3, *shape, dtype=dtype, device=harness.DEVICE).unbind()
     compiled = torch.compile(in_torch, fullgraph=True, dynamic=False)
     contenders = {
         "pyinterp": lambda: elastic_prox(point, gradient, previous, *NUMBERS),

@@ -22,8 +22,7 @@ from pyinterp.games import ImageGame, grid_players
 from pyinterp.games.forward import full_float32
 
 NETWORKS = ("resnet50", "tf_efficientnet_lite0", "vit_small_patch16_224")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BATCH = 128 if DEVICE.type == "cuda" else 8
+BATCH = 128 if harness.DEVICE.type == "cuda" else 8
 ROWS: list[dict[str, Any]] = []
 
 
@@ -31,7 +30,7 @@ def contenders(model: nn.Module, name: str) -> dict[str, harness.Step]:
     """One batch each, the same subsets of six of twelve players."""
     image = torch.randn(3, 224, 224)
     codes = torch.tensor([code for code in range(4096) if code.bit_count() == 6][:BATCH])
-    images = image.expand(BATCH, -1, -1, -1).contiguous().to(DEVICE)
+    images = image.expand(BATCH, -1, -1, -1).contiguous().to(harness.DEVICE)
     players = grid_players(2, 6) if name.startswith("vit") else grid_players(3, 4)
 
     def plain() -> None:
@@ -51,11 +50,16 @@ def contenders(model: nn.Module, name: str) -> dict[str, harness.Step]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_game(name: str, benchmark: BenchmarkFixture) -> None:
-    model = timm.create_model(name).eval().to(DEVICE)
+    model = timm.create_model(name).eval().to(harness.DEVICE)
     steps = contenders(model, name)
     with full_float32(allow_tf32=False):
         times = harness.race(steps, seconds=20, turns=30)
-    row: dict[str, Any] = {"network": name, "batch": BATCH, "device": str(DEVICE), "milliseconds": times}
+    row: dict[str, Any] = {
+        "network": name,
+        "batch": BATCH,
+        "device": str(harness.DEVICE),
+        "milliseconds": times,
+    }
     row["game_over_plain"] = round(times["game"] / times["plain"], 3)
     if "drop" in times:
         row["drop_over_plain"] = round(times["drop"] / times["plain"], 3)

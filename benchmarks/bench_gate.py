@@ -28,7 +28,8 @@ def rows() -> Iterator[list[dict[str, Any]]]:
 @pytest.mark.parametrize("site", gate_sites(), ids=lambda site: site.name)
 def test_gate(site: Site, rows: list[dict[str, Any]], benchmark: BenchmarkFixture) -> None:
     torch._dynamo.reset()
-    x, dy, scores = torch.randn(site.shape), torch.randn(site.shape), torch.rand(site.shape[site.dim])
+    x, dy = torch.randn(2, *site.shape, device=harness.DEVICE).unbind()
+    scores = torch.rand(site.shape[site.dim], device=harness.DEVICE)
     view = [1] * x.dim()
     view[site.dim] = -1
 

@@ -32,9 +32,10 @@ def rows() -> Iterator[list[dict[str, Any]]]:
 def test_gated_affine(site: Site, rows: list[dict[str, Any]], benchmark: BenchmarkFixture) -> None:
     torch._dynamo.reset()
     channels = site.shape[1]
-    x, dy, scores = torch.randn(site.shape), torch.randn(site.shape), torch.rand(channels)
-    weight, bias, mean = torch.rand(channels), torch.randn(channels), torch.randn(channels)
-    var = torch.rand(channels) + 0.1
+    x, dy = torch.randn(2, *site.shape, device=harness.DEVICE).unbind()
+    bias, mean = torch.randn(2, channels, device=harness.DEVICE).unbind()
+    scores, weight, var = torch.rand(3, channels, device=harness.DEVICE).unbind()
+    var = var + 0.1
     scale = weight / torch.sqrt(var + 1e-5)
     shift = bias - mean * scale
 

@@ -25,8 +25,7 @@ from pyinterp.knowledge import LayerGame, Probes, find_layers
 from pyinterp.knowledge.taps import Taps
 
 NETWORKS = ("resnet50", "tf_efficientnet_lite0", "vit_small_patch16_224")
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-BATCH = 128 if DEVICE.type == "cuda" else 8
+BATCH = 128 if harness.DEVICE.type == "cuda" else 8
 CLASSES, WIDTH = 1000, 1024
 ROWS: list[dict[str, Any]] = []
 
@@ -47,7 +46,7 @@ def random_head(width: int) -> SparseHead:
 
 
 def random_probes(model: nn.Module) -> Probes:
-    layers = find_layers(model, torch.randn(2, 3, 224, 224, device=DEVICE))
+    layers = find_layers(model, torch.randn(2, 3, 224, 224, device=harness.DEVICE))
     return Probes(
         model=model,
         layers=layers,
@@ -67,7 +66,7 @@ def random_probes(model: nn.Module) -> Probes:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_layer_game(name: str, benchmark: BenchmarkFixture) -> None:
-    model = timm.create_model(name).eval().to(DEVICE)
+    model = timm.create_model(name).eval().to(harness.DEVICE)
     image, players = torch.randn(3, 224, 224), grid_players(3, 4)
     codes = torch.tensor([code for code in range(4096) if code.bit_count() == 6][:BATCH])
     layered = LayerGame(random_probes(model), image, players, 0)
@@ -80,7 +79,7 @@ def test_layer_game(name: str, benchmark: BenchmarkFixture) -> None:
     row: dict[str, Any] = {
         "network": name,
         "batch": BATCH,
-        "device": str(DEVICE),
+        "device": str(harness.DEVICE),
         "layers": list(layered.layers),
     }
     row |= {"milliseconds": times, "layers_over_game": round(times["layers"] / times["game"], 3)}

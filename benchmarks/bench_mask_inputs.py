@@ -51,9 +51,10 @@ def test_mask_inputs(kind: str, layout: str, rows: list[dict[str, Any]], benchma
     torch._dynamo.reset()
     memory_format = FORMATS[layout]
     image = photograph()
-    players, codes = players_of(kind, image), torch.randint(0, 4096, (BATCH,))
+    players = players_of(kind, image).to(harness.DEVICE)
+    codes = torch.randint(0, 4096, (BATCH,), device=harness.DEVICE)
     # Plain torch gets both images in the format that it is to write.
-    x = image[None].contiguous(memory_format=memory_format)
+    x = image[None].to(harness.DEVICE).contiguous(memory_format=memory_format)
     baseline = torch.zeros_like(x)
 
     def kernel() -> Tensor:

@@ -54,8 +54,9 @@ def test_softmax_residual(
 ) -> None:
     torch._dynamo.reset()
     n, k = size
-    logits, weights = torch.randn(n, k, dtype=dtype) * 3, torch.rand(n, dtype=dtype)
-    labels = torch.randint(0, k, (n,))
+    logits = torch.randn(n, k, dtype=dtype, device=harness.DEVICE) * 3
+    weights = torch.rand(n, dtype=dtype, device=harness.DEVICE)
+    labels = torch.randint(0, k, (n,), device=harness.DEVICE)
     own = logits.clone()
     compiled = torch.compile(in_torch, fullgraph=True, dynamic=False)
     contenders = {

@@ -70,18 +70,21 @@ def test_subset_sum(
     n: int, batch: int, dtype: torch.dtype, rows: list[dict[str, Any]], benchmark: BenchmarkFixture
 ) -> None:
     torch._dynamo.reset()
-    values = torch.randn(batch, 2**n, dtype=dtype)
+    values = torch.randn(batch, 2**n, dtype=dtype, device=harness.DEVICE)
     compiled = torch.compile(in_torch, fullgraph=True, dynamic=False)
-    contenders = {
+    on_cpu = values.cpu().numpy()
+    contenders: dict[str, harness.Step] = {
         "pyinterp": lambda: subset_sum(values),
         "bound": values.clone,
         "eager": lambda: in_torch(values),
         "compile": lambda: compiled(values),
-        "numpy": lambda: in_numpy(values.numpy()),
+        "numpy": lambda: in_numpy(on_cpu),
     }
     wanted = contenders["eager"]()
     for name in ("pyinterp", "compile", "numpy"):
-        torch.testing.assert_close(torch.as_tensor(contenders[name]()), wanted, rtol=1e-4, atol=1e-3)
+        torch.testing.assert_close(
+            torch.as_tensor(contenders[name](), device=wanted.device), wanted, rtol=1e-4, atol=1e-3
+        )
     count = max(1, REPEATED // values.numel())
     turns = harness.race({name: repeated(step, count) for name, step in contenders.items()}, seconds=0.5)
     times = {name: turn / count for name, turn in turns.items()}
@@ -106,11 +109,9 @@ def test_subset_sum(
 def test_shapiq(n: int, rows: list[dict[str, Any]], benchmark: BenchmarkFixture) -> None:
     """The Möbius transform of one game whose values are there already, by shapiq's exact computer."""
     shapiq = pytest.importorskip("shapiq", reason="needs shapiq: pip install pyinterp[shapiq]")
-    values = torch.randn(2**n, dtype=torch.float64)
-    codes = 1 << np.arange(n)
-    computer = shapiq.ExactComputer(
-        lambda rows: values.numpy()[rows @ codes], n_players=n, evaluate_game=True
-    )
+    values = torch.randn(2**n, dtype=torch.float64, device=harness.DEVICE)
+    on_cpu, codes = values.cpu().numpy(), 1 << np.arange(n)
+    computer = shapiq.ExactComputer(lambda rows: on_cpu[rows @ codes], n_players=n, evaluate_game=True)
     start = time.perf_counter()
     theirs = computer("Moebius", n)
     seconds = time.perf_counter() - start

@@ -1,5 +1,7 @@
 """Times contenders in turns, so that a busy machine troubles all alike, and writes one dated JSON per suite.
 
+Tensors are on the GPU where there is one: CUDA_VISIBLE_DEVICES= in front of the command measures the CPU there.
+
 The bound is what moving the same bytes costs: forward reads x and writes y, backward reads x and dy and writes dx,
 so 2.5 times `x.clone()`. Times are the best of all turns; what is compared are ratios of times from one run.
 """
@@ -19,6 +21,7 @@ from benchmarks.environment import environment
 from benchmarks.sites import Site
 
 RESULTS = Path(__file__).parent / "results"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Step = Callable[[], Any]
 
 
@@ -55,17 +58,38 @@ def validate(got: Step, wanted: Step) -> None:
 def race(contenders: dict[str, Step], seconds: float = 2.0, turns: int = 40) -> dict[str, float]:
     """Run the contenders in turns and return the best time of each, in milliseconds."""
     best = dict.fromkeys(contenders, float("inf"))
-    for step in contenders.values():
-        step()
+    times = {name: _repeats(step) for name, step in contenders.items()}
     stop = time.perf_counter() + seconds
     for turn in range(turns):
         for name, step in contenders.items():
-            start = time.perf_counter()
-            step()
-            best[name] = min(best[name], (time.perf_counter() - start) * 1e3)
+            best[name] = min(best[name], _milliseconds(step, times[name]))
         if turn >= 6 and time.perf_counter() > stop:
             break
     return best
+
+
+def _repeats(step: Step) -> int:
+    """How often a step runs in one turn: once; on a GPU, whose events tell milliseconds, for about one of these."""
+    _milliseconds(step, 1)
+    if DEVICE.type == "cpu":
+        return 1
+    return min(1000, 1 + round(1 / max(_milliseconds(step, 1), 1e-3)))
+
+
+def _milliseconds(step: Step, times: int) -> float:
+    """Of one step, in the mean of several on end."""
+    if DEVICE.type == "cpu":
+        start = time.perf_counter()
+        for _ in range(times):
+            step()
+        return (time.perf_counter() - start) * 1e3 / times
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    begin.record()
+    for _ in range(times):
+        step()
+    end.record()
+    end.synchronize()
+    return begin.elapsed_time(end) / times
 
 
 def describe(site: Site, times: dict[str, float]) -> dict[str, Any]:
@@ -101,10 +125,16 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def write(suite: str, **parts: Any) -> None:
-    """Write what a suite has found so far, and on what, to ``results/DATE-suite.json``."""
+    """Write what a suite has found so far, and on what, to its file."""
     report = {"suite": suite, **environment(), **parts}
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{report['date']}-{suite}.json").write_text(json.dumps(report, indent=1) + "\n")
+    file_of(suite).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def file_of(suite: str) -> Path:
+    """``results/DATE-suite.json``, or ``results/DATE-suite-cuda.json``."""
+    device = "" if DEVICE.type == "cpu" else f"-{DEVICE.type}"
+    return RESULTS / f"{time.strftime('%Y-%m-%d')}-{suite}{device}.json"
 
 
 def show(suite: str, rows: list[dict[str, Any]]) -> None:

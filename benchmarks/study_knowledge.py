@@ -186,7 +186,7 @@ def low_minus_high(amounts: Tensor, counts: Tensor) -> Tensor:
 def strength_claim(found: LayerKnowledge) -> dict[str, Any]:
     sums = by_order(found.effects[:, -1].abs().double()).sum(1)
     low, high = sums[:, 1 : LOW + 1].sum(1), sums[:, LOW + 1 :].sum(1)
-    return claim((low - high) / (low + high))
+    return claim(low, high, statistic=lambda low, high: (low - high) / (low + high))
 
 
 def stability_claim(found: LayerKnowledge) -> dict[str, Any]:
@@ -200,8 +200,9 @@ def stability_claim(found: LayerKnowledge) -> dict[str, Any]:
 def middle_claim(found: LayerKnowledge, counts: bool) -> dict[str, Any]:
     parts = found.transfer(counts=counts)
     middle = (len(found.layers) - 1) // 2
-    overlap, new = (part[:, middle].sum((1, 2)) for part in (parts.overlap, parts.new))
-    return {"layer": found.layers[middle], **claim(overlap / (overlap + new) - 0.5)}
+    shared = (part[:, middle].sum((1, 2)) for part in (parts.overlap, parts.new))
+    found_there = claim(*shared, statistic=lambda overlap, new: overlap / (overlap + new) - 0.5)
+    return {"layer": found.layers[middle], **found_there}
 
 
 def removal_claim(found: LayerKnowledge, counts: bool) -> dict[str, Any]:
@@ -210,7 +211,8 @@ def removal_claim(found: LayerKnowledge, counts: bool) -> dict[str, Any]:
     forget, new = (part[:, late].sum((1, 2)) for part in (parts.forget, parts.new))
     last = found.kept[:, -1].double()
     whole = (last.sign() if counts else last).abs().sum((1, 2))
-    return {"layer": found.layers[late], **claim((forget - new) / whole)}
+    removed = claim(forget, new, whole, statistic=lambda forget, new, whole: (forget - new) / whole)
+    return {"layer": found.layers[late], **removed}
 
 
 def claims_of(found: LayerKnowledge) -> dict[str, Any]:

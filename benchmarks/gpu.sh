@@ -1,0 +1,70 @@
+#!/usr/bin/env bash
+# On a machine with a GPU: build the kernels for it, run the GPU tests, look for races and bad reads, and measure.
+#
+#   benchmarks/gpu.sh [--dry-run] [FOLDER]
+#
+# Logs and what is done go into FOLDER (build/gpu): the same command goes on where it stopped, and FOLDER/summary.txt
+# tells how every step ended. A step that fails or takes too long does not keep the others from running. Results of the
+# benchmarks are in benchmarks/results/. Without a GPU, --dry-run builds what can be built and says what would run.
+# PYTHON names the interpreter, whose torch knows CUDA; pytest, pytest-benchmark, timm and ninja are needed.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 1
+
+dry=
+if [ "${1:-}" = --dry-run ]; then
+  dry=yes
+  shift
+fi
+python=${PYTHON:-python3}
+folder=${1:-build/gpu}
+mkdir -p "$folder"
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
+
+# name, most seconds, command. The sanitizers see bad reads only where every tensor has memory of its own.
+ops="tests/ops -m gpu -q -x -p no:cacheprovider -k 'not compile'"
+checked="PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 --kernel-name kns=pyinterp"
+steps=(
+  "build|240|$python setup.py build_ext --inplace"
+  "info|30|$python -m pyinterp info"
+  "tests|300|$python -m pytest -m gpu -q -p no:cacheprovider"
+  "ops|90|$python -m benchmarks gate gated_affine subset_sum mask_inputs and_or softmax_residual elastic_prox"
+  "memcheck|150|$checked --tool memcheck $python -m pytest $ops"
+  "racecheck|150|$checked --tool racecheck $python -m pytest $ops"
+  "initcheck|150|$checked --tool initcheck $python -m pytest $ops"
+  "games|120|$python -m benchmarks game layer_game"
+  "chain|180|$python -m benchmarks chain"
+)
+
+if [ -z "${TORCH_CUDA_ARCH_LIST:-}" ]; then
+  TORCH_CUDA_ARCH_LIST=$($python -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())' 2>/dev/null)
+  export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
+fi
+if [ -z "$dry" ] && ! $python -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+  echo "gpu.sh: expected a GPU that torch can use, got none. Pass --dry-run to build and to see what would run." >&2
+  exit 1
+fi
+
+: >"$folder/summary.txt"
+failed=0
+for step in "${steps[@]}"; do
+  IFS='|' read -r name limit command <<<"$step"
+  if [ -n "$dry" ] && [ "$name" != build ]; then
+    echo "would run for at most $limit s: $command"
+    continue
+  fi
+  if [ -e "$folder/$name.done" ]; then
+    echo "$name: done before" | tee -a "$folder/summary.txt"
+    continue
+  fi
+  start=$SECONDS
+  timeout --kill-after=10 "$limit" bash -c "$command" >"$folder/$name.log" 2>&1
+  code=$?
+  case $code in
+    0) told=ok && touch "$folder/$name.done" ;;
+    124 | 137) told="took more than $limit s" ;;
+    *) told="failed with $code" ;;
+  esac
+  [ $code = 0 ] || failed=1
+  echo "$name: $told, $((SECONDS - start)) s. $(tail -n 1 "$folder/$name.log")" | tee -a "$folder/summary.txt"
+done
+exit $failed
