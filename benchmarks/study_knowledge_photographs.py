@@ -1,8 +1,8 @@
 """What the default ImageNet network knows of photographs, with probes and by its own answer alone.
 
-python benchmarks/study_knowledge_photographs.py --out FILE [--images 10] [--draws 3] [--reports FOLDER]
+python benchmarks/study_knowledge_photographs.py --out FILE [--images 10] [--draws 2] [--reports FOLDER]
 
-Forty crops of each of five photographs, 10 players. The class of a crop is what the network calls most crops of its
+Forty crops of each of five photographs, 9 players. The class of a crop is what the network calls most crops of its
 photograph; probes are fitted to four fifths of the crops, and some of the others are explained. Without labels, so
 without probes: other crops, for the class that the network predicts among all thousand, played again with input noise.
 The claims are those of study_knowledge.py.
@@ -32,7 +32,7 @@ from pyinterp import compare_knowledge, extract_chain, measure_knowledge, models
 from pyinterp.games import grid_players
 
 CROPS, BITS = 40, 6
-PLAYERS = grid_players(2, 5)
+PLAYERS = grid_players(3, 3)
 
 
 def rounded(model: nn.Module, bits: int) -> nn.Module:
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--reports", type=Path)
     parser.add_argument("--images", type=int, default=10)
-    parser.add_argument("--draws", type=int, default=3)
+    parser.add_argument("--draws", type=int, default=2)
     chosen = parser.parse_args()
     start = time.perf_counter()
     loaded = models.load("default")
@@ -87,7 +87,7 @@ def main() -> None:
         write_report(probed, chosen.reports / "photographs.html")
         write_report(alone, chosen.reports / "photographs-output.html")
     print(probed.summary(), alone.summary(), json.dumps(claims, indent=1), sep="\n", flush=True)
-    shown = images[:20]
+    shown = images[: chosen.images]
     chain = extract_chain(loaded, shown, target_kl=0.1, seed=SEED, progress=False)
     print(chain.summary(), flush=True)
     made = {
@@ -103,7 +103,7 @@ def main() -> None:
             "probed": {**described(probed), "claims": claims_of(probed)},
             "output": {**described(alone), "claims": claims},
             **{
-                name: beside(loaded.model, other, ("network", name), shown[: chosen.images], chosen.reports)
+                name: beside(loaded.model, other, ("network", name), shown, chosen.reports)
                 for name, other in made.items()
             },
         },
