@@ -31,6 +31,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -170,7 +171,7 @@ def claim(*values: Tensor, statistic: Callable[..., Tensor] = lambda mean: mean)
     found = bootstrap(values, statistic)
     low, high = float(found.low), float(found.high)
     verdict = "holds" if low > 0 else "fails" if high < 0 else "open"
-    return {"value": float(found.value), "low": low, "high": high, "verdict": verdict}
+    return {"value": plain(float(found.value)), "low": plain(low), "high": plain(high), "verdict": verdict}
 
 
 def low_minus_high(amounts: Tensor, counts: Tensor) -> Tensor:
@@ -238,10 +239,15 @@ def likeness(first: LayerKnowledge, second: LayerKnowledge) -> dict[str, Any]:
     return {"iou": told(bootstrap(parts, corrected)), "claim": claim(*parts, statistic=low_minus_high)}
 
 
+def plain(value: float) -> float | None:
+    """As JSON has numbers."""
+    return round(value, 5) if math.isfinite(value) else None
+
+
 def told(estimate: Estimate) -> dict[str, Any]:
     parts = {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     return {
-        name: [[round(v, 5) for v in row] for row in part.view(-1, part.shape[-1]).tolist()]
+        name: [[plain(v) for v in row] for row in part.view(-1, part.shape[-1]).tolist()]
         for name, part in parts.items()
     }
 
@@ -250,7 +256,7 @@ def described(found: LayerKnowledge) -> dict[str, Any]:
     complete, redundant = found.completeness(), found.redundancy()
     return {
         "layers": found.layers,
-        "accuracy": [round(one, 4) for one in found.accuracy.tolist()],
+        "accuracy": [plain(one) for one in found.accuracy.tolist()],
         "judged": found.judged,
         "salient_per_image": [
             round(one, 2) for one in (found.salient.sum((0, 2, 3)) / len(found.effects)).tolist()

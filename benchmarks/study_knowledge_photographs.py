@@ -1,6 +1,6 @@
 """What the default ImageNet network knows of photographs, with probes and by its own answer alone.
 
-python benchmarks/study_knowledge_photographs.py --out FILE [--images 10] [--draws 2] [--reports FOLDER]
+python benchmarks/study_knowledge_photographs.py --out FILE [--images 10] [--draws 5] [--reports FOLDER]
 
 Forty crops of each of five photographs, 9 players. The class of a crop is what the network calls most crops of its
 photograph; probes are fitted to four fifths of the crops, and some of the others are explained. Without labels, so
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--reports", type=Path)
     parser.add_argument("--images", type=int, default=10)
-    parser.add_argument("--draws", type=int, default=2)
+    parser.add_argument("--draws", type=int, default=5)
     chosen = parser.parse_args()
     start = time.perf_counter()
     loaded = models.load("default")

@@ -73,12 +73,12 @@ def test_an_interrupted_run_goes_on(net: Net, data: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--images", 7), "--images: expected at most 6 images, got 7, with 6 of 30 held out."),
+        (("--images", 7), "--images: expected 2 to 6 images, got 7, with 6 of 30 held out."),
         (("--layers", "covn"), "got 'covn'. Near it: 'conv'."),
         (("--players", "3by4"), "--players: expected ROWSxCOLUMNS, got '3by4'."),
         (("--held-out", 1), "--held-out: expected a share between 0 and 1, got 1.0."),
         (("--players", "5x5"), "--players: expected at most 20 parts, got 25, whose 2^25 subsets"),
-        (("--draws", 1), "--draws: expected 0 or at least 2 noisy copies, got 1."),
+        (("--draws", 1), "--draws: expected 0 or at least 5 noisy copies, got 1."),
         (("--data", "nowhere"), "no folder nowhere"),
     ],
 )
@@ -88,6 +88,17 @@ def test_what_is_wrong_is_told_in_one_line(
     done = run("--data", data, "--images", 3, "--out", tmp_path / "out", *words)
     assert done.exit_code == 1
     assert done.stderr.count("\n") == 1 and said in done.stderr
+
+
+def test_only_what_an_earlier_run_has_left_is_to_be_deleted(net: Net, data: Path, tmp_path: Path) -> None:
+    """An error that has nothing to do with files, though it speaks of a path."""
+    wrong = run("--data", data, "--layers", "drop_path", "--images", 3, "--out", tmp_path / "out")
+    assert wrong.exit_code == 1 and "An earlier run" not in wrong.output
+    words = ("--data", data, "--layers", "conv", "--images", 3, "--out", tmp_path / "out")
+    assert run(*words).exit_code == 0
+    Image.new("RGB", (20, 20)).save(data / "red" / "0.png")
+    stale = run(*words)
+    assert stale.exit_code == 1 and "An earlier run" in stale.output and "layers-" in stale.output
 
 
 def test_without_data_ten_crops_of_photographs_are_explained(
@@ -109,16 +120,18 @@ def test_without_data_ten_crops_of_photographs_are_explained(
 
 
 def test_the_output_alone_takes_any_folder(net: Net, data: Path, tmp_path: Path) -> None:
-    out, words = tmp_path / "out", ("--layers", "output", "--images", 4)
+    out, words = tmp_path / "out", ("--layers", "output")
     for folder in (data / "red", data):
-        done = run("--data", folder, *words, "--out", out)
+        done = run("--data", folder, *words, "--images", 4, "--out", out)
         assert done.exit_code == 0, done.output
         assert f"net: {10 if folder.name == 'red' else 30} images\n" in done.output
     found = LayerKnowledge.load(out / "knowledge")
     assert found.layers == ("output",) and found.labels.max() < 3
     assert "What net knows of 4 images" in (out / "report.html").read_text("utf-8")
-    few = run("--data", data / "red", *words[:2], "--images", 11, "--out", out)
-    assert few.exit_code == 1 and "--images: expected at most 10 images, got 11" in few.output
+    few = run("--data", data / "red", *words, "--images", 11, "--out", out)
+    assert few.exit_code == 1 and "--images: expected 2 to 10 images, got 11" in few.output
+    usual = run("--data", data / "red", *words, "--out", tmp_path / "usual")
+    assert usual.exit_code == 0 and f"{10 * 16} masked images" in usual.output
     missing = run("--data", tmp_path / "none", *words, "--out", out)
     assert missing.exit_code == 1 and "--data: expected a folder of images, got no folder" in missing.output
 

@@ -48,7 +48,11 @@ def knowledge(
     ] = "auto",
     images: Annotated[
         int | None,
-        typer.Option(help="How many images to explain.", min=2, show_default="30; 10 for the photographs"),
+        typer.Option(
+            help="How many images to explain.",
+            min=2,
+            show_default="30 or all; 10 photographs",
+        ),
     ] = None,
     score: Annotated[
         ScoreName, typer.Option(help="What is explained: of the class the log-odds, logit or probability.")
@@ -57,7 +61,10 @@ def knowledge(
         BaselineName, typer.Option(help="What masked parts are replaced by.")
     ] = BaselineName.zero,
     draws: Annotated[
-        int, typer.Option(help="Play again on this many noisy copies of each image, for stability.", min=0)
+        int,
+        typer.Option(
+            help="Play again on this many noisy copies of each image, for stability: 5 or more.", min=0
+        ),
     ] = 0,
     held_out: Annotated[
         float, typer.Option(help="Share of each class's images that no probe sees: these are explained.")
@@ -79,7 +86,6 @@ def knowledge(
     with told(debug):
         usual_players, usual_images = ("3x3", 10) if data is None else ("3x4", 30)
         rows, columns = grid_of(players or usual_players)
-        images = images or usual_images
         alone = layers.strip() == ALONE
         if data is None:
             found = photograph_crops()
@@ -87,14 +93,16 @@ def knowledge(
             found = unlabelled(data) if alone else class_folders(data)
         if not alone:
             require_classes(found.counts, "A probe")
-        _check(found.counts, None if alone else held_out, seed, images)
+        images = _count(found.counts, None if alone else held_out, seed, images, usual_images)
         if rows * columns > max_players:
             fix = "Ask for fewer parts, or raise --max-players."
             got = f"{rows * columns}, whose 2^{rows * columns} subsets take as many forwards of each image"
             raise ValueError(explain("--players", f"at most {max_players} parts", got, fix))
-        if draws == 1:
-            fix = "One has no spread: ask for 2 or more, or 0 for none."
-            raise ValueError(explain("--draws", "0 or at least 2 noisy copies", 1, fix))
+        from pyinterp.knowledge.play import DRAWS
+
+        if 0 < draws < DRAWS:
+            fix = "Fewer say little of a spread: ask for 10, or for 0 to leave stability out."
+            raise ValueError(explain("--draws", f"0 or at least {DRAWS} noisy copies", draws, fix))
         make_folder(out)
         import torch
 
@@ -108,7 +116,7 @@ def knowledge(
         from pyinterp.report import write_report
 
         loaded = models.load(model, device=device)
-        if found.source is not None and not any(out.glob("layers-*.json")):
+        if found.source is not None and not alone and not any(out.glob("layers-*.json")):
             require_readable(found.source)
         classes = "" if alone else f" of {len(found.counts)} classes"
         say(f"{loaded.name}: {sum(found.counts.values()):,} images{classes}")
@@ -122,7 +130,8 @@ def knowledge(
                 own["probes"] = _probes(loaded, found, layers, held_out, out, seed)
                 game = LayerGame(own["probes"], blank, grid, 0)
             total = images * (1 + draws) * 2 ** (rows * columns)
-            say(f"{total:,} masked images, about {duration(total * _seconds(game))}")
+            begun = ", less what is kept from before" if any(out.glob("game-*")) else ""
+            say(f"{total:,} masked images, about {duration(total * _seconds(game))}{begun}")
             known = measure_knowledge(
                 loaded,
                 found.images,
@@ -179,27 +188,32 @@ def _layers(text: str) -> Any:
     return text if text in ("auto", "stages") else [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _check(counts: dict[str, int], held_out: float | None, seed: int, images: int) -> None:
-    """Refuse more images than are held out, before the network runs; with None all of them may be explained."""
-    total = sum(counts.values())
-    if held_out is None:
-        if images > total:
-            fix = "Ask for fewer, or add images."
-            raise ValueError(explain("--images", f"at most {total} images", images, fix))
-        return
-    if not 0 < held_out < 1:
-        fix = "Pass 0.2 to hold back a fifth."
-        raise ValueError(explain("--held-out", "a share between 0 and 1", held_out, fix))
-    import torch
+def _count(counts: dict[str, int], held_out: float | None, seed: int, asked: int | None, usual: int) -> int:
+    """How many images to explain: those asked for, or the usual number as far as there are so many.
 
-    from pyinterp.heads import held_rows
+    Only held-out ones are explained; with ``held_out`` None, any.
+    """
+    total = there = sum(counts.values())
+    if held_out is not None:
+        if not 0 < held_out < 1:
+            fix = "Pass 0.2 to hold back a fifth."
+            raise ValueError(explain("--held-out", "a share between 0 and 1", held_out, fix))
+        import torch
 
-    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(list(counts.values())))
-    held = len(held_rows(labels, held_out, seed))
-    if images > held:
-        fix = "Ask for fewer, hold more out, or add images."
-        got = f"{images}, with {held} of {total:,} held out"
-        raise ValueError(explain("--images", f"at most {held} images", got, fix))
+        from pyinterp.heads import held_rows
+
+        labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(list(counts.values())))
+        there = len(held_rows(labels, held_out, seed))
+    images = min(usual, there) if asked is None else asked
+    if not 2 <= images <= there:
+        of = "" if held_out is None else f", with {there} of {total:,} held out"
+        fix = (
+            "Ask for fewer, or add images."
+            if held_out is None
+            else "Ask for fewer, hold more out, or add images."
+        )
+        raise ValueError(explain("--images", f"2 to {there} images", f"{images}{of}", fix))
+    return images
 
 
 @contextmanager
@@ -212,8 +226,8 @@ def _kept_in(out: Path) -> Iterator[None]:
             f"interrupted; the same command goes on from what is kept in {out}."
         ) from None
     except ValueError as error:
-        told = str(error)
-        if not any(words in told for words in ("features of this model", "checkpoint", "SparsePath", "path")):
+        kept = [file.name for file in out.iterdir() if file.name in str(error)]
+        if not kept:
             raise
-        fix = f"delete the files of that name in {out}, or choose another --out."
-        raise ValueError(f"{error} An earlier run into {out} has left it there: {fix}") from error
+        fix = "delete it, or choose another --out."
+        raise ValueError(f"{error} An earlier run into {out} has left {kept[0]} there: {fix}") from error

@@ -232,13 +232,14 @@ def _pictures(
 
 
 def _told(entry: Any) -> str:
-    """What tells one picture from another of its name: the size of a file, else all of it."""
+    """What tells one picture from another of its name: size and time of a file, else all of it."""
     if isinstance(entry, Tensor):
         return tensor_digest(entry)
     path = Path(getattr(entry, "filename", "") or "") if isinstance(entry, Image.Image) else entry
     try:
         if path.name:
-            return str(path.stat().st_size)
+            known = path.stat()
+            return f"{known.st_size} {known.st_mtime_ns}"
     except OSError:  # reading it will say so
         pass
     if isinstance(entry, Image.Image):

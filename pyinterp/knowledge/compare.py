@@ -18,7 +18,7 @@ from pyinterp.games.network import as_module
 from pyinterp.games.players import Players, grid_players, require_players
 from pyinterp.interactions.and_or import check_split
 from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
-from pyinterp.knowledge.play import play_images, predicted, require_settings
+from pyinterp.knowledge.play import play_images, predicted, require_game, require_settings
 from pyinterp.models.graph import logits_of
 from pyinterp.models.images import Preprocessor, load_images
 from pyinterp.models.inputs import call
@@ -98,6 +98,7 @@ def compare_knowledge(
     players = require_players(WHERE, grid_players(3, 4) if players is None else players, "grid_players(3, 4)")
     require_settings(WHERE, players, max_players, draws, input_noise, threshold)
     check_split(WHERE, noise, len(players.names))
+    require_game(WHERE, score, baseline, batch_size)
     if len(shown.tensor) < 2:
         fix = "Intervals are taken over images: pass more."
         raise ValueError(explain(WHERE, "two images or more", len(shown.tensor), fix))
@@ -140,8 +141,9 @@ def _require_names(names: Any, count: int) -> None:
         not isinstance(names, (tuple, list))
         or len(names) != count
         or not all(isinstance(one, str) for one in names)
+        or len(set(names)) < count
     ):
-        fix = 'For example ("before", "after").'
+        fix = "Pass as many strings that differ."
         raise ValueError(explain(WHERE, f"names of {count} networks", repr(names), fix))
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 TENSORS = ("effects", "values", "sigma", "gap", "accuracy", "labels")
 OPTIONAL = ("spread",)
 OF_HEADS = ("weights", "bias", "mean", "std")
-OF_PROBES = ("accuracy", "held", "labels")
+OF_PROBES = ("accuracy", "held", "labels", "marks")
 NAMES = ("layers", "image_names", "player_names", "class_names")
 
 

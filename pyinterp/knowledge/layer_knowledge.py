@@ -21,9 +21,11 @@ from pyinterp.knowledge.metrics import (
     Transfer,
     bootstrap,
     by_order,
+    can_tell,
     corrected,
     is_chance,
     jaccard,
+    ratio_of,
     share_of,
     transfer,
 )
@@ -132,6 +134,11 @@ class LayerKnowledge:
         told = zip(self.layers, self.accuracy.tolist(), strict=True)
         return tuple(name for name, one in told if is_chance(one, self.chance, self.judged))
 
+    @property
+    def judged_too_few(self) -> bool:
+        """Whether accuracies were measured on too few samples to show more than chance."""
+        return self.judged > 0 and not can_tell(self.chance, self.judged)
+
     def relative(self) -> LayerKnowledge:
         """With each layer's effects as shares of the sum of their |I|, image by image.
 
@@ -153,6 +160,9 @@ class LayerKnowledge:
     def transfer(self, against: Against = "last", *, counts: bool = False) -> Transfer:
         """What the layers' interactions share with those of a later layer, image by image.
 
+        A subset whose effects are at most the larger of the two noise floors, in both layers, is left out: one of them
+        may be seen only because its layer is the less noisy one.
+
         Args:
             against: "last": every layer is compared with the last one; "next": with the one after it.
             counts: Numbers of interactions instead of strengths.
@@ -160,7 +170,9 @@ class LayerKnowledge:
         Returns:
             Of shape (M, L, 2, n + 1), the last layer against itself; for "next" (M, L - 1, 2, n + 1).
         """
-        return transfer(*self._pairs(self.kept, against), counts=counts)
+        before, after = self._pairs(self.kept, against)
+        told = self._told_apart(against)
+        return transfer(torch.where(told, before, 0), torch.where(told, after, 0), counts=counts)
 
     def overlap(self, against: Against = "last", *, counts: bool = False, level: float = 0.95) -> Estimate:
         """(L, 2, n + 1) mean over the images of what is shared, with its bootstrap interval; see `transfer`."""
@@ -175,16 +187,31 @@ class LayerKnowledge:
         return bootstrap((self.transfer(against, counts=counts).new,), _same, level=level)
 
     def completeness(
-        self, against: Against = "last", *, counts: bool = False, level: float = 0.95
+        self,
+        against: Against = "last",
+        *,
+        counts: bool = False,
+        by_order: bool = False,
+        level: float = 0.95,
     ) -> Estimate:
-        """(L,) how much of a later layer is there already: overlap / (overlap + new), over all images."""
-        found = self.transfer(against, counts=counts)
-        return bootstrap((found.overlap, found.new), share_of, level=level)
+        """(L,) how much of a later layer is there already: overlap / (overlap + new), of their sums over all images.
 
-    def redundancy(self, against: Against = "last", *, counts: bool = False, level: float = 0.95) -> Estimate:
-        """(L,) how much of a layer's interactions gets lost: forget / (overlap + forget), over all images."""
+        With ``by_order`` (L, 2, n + 1), for each type and order; NaN where the later layer has none. See `overlap`.
+        """
         found = self.transfer(against, counts=counts)
-        return bootstrap((found.forget, found.overlap), share_of, level=level)
+        return bootstrap((found.overlap, found.new), ratio_of if by_order else share_of, level=level)
+
+    def redundancy(
+        self,
+        against: Against = "last",
+        *,
+        counts: bool = False,
+        by_order: bool = False,
+        level: float = 0.95,
+    ) -> Estimate:
+        """(L,) how much of a layer's interactions gets lost: forget / (overlap + forget); see `completeness`."""
+        found = self.transfer(against, counts=counts)
+        return bootstrap((found.forget, found.overlap), ratio_of if by_order else share_of, level=level)
 
     def sorted_strengths(self) -> Tensor:
         """(L, 2 (2^n - 1)) float64: |I| of all effects of an image, the largest first, as a share of its largest.
@@ -211,10 +238,15 @@ class LayerKnowledge:
         sets that meet as unrelated ones of their size do, 1 for equal ones. NaN where no image has such an interaction,
         and at order n.
         """
-        return bootstrap(jaccard(*self._pairs(self.salient, against)), corrected, level=level)
+        before, after = self._pairs(self.salient, against)
+        told = self._told_apart(against)
+        return bootstrap(jaccard(before & told, after & told), corrected, level=level)
 
     def stability(self, *, level: float = 0.95) -> Estimate:
         """(L, n + 1) mean over salient effects of |mean| / deviation of an effect over draws of input noise, by order.
+
+        Few draws make the ratio too large: that of D draws is multiplied by sqrt(2 / (D - 1)) Gamma((D - 1) / 2) /
+        Gamma((D - 2) / 2), which is right on average for normal ones. Effects that do not vary at all are left out.
 
         Raises:
             ValueError: There are no draws.
@@ -226,26 +258,38 @@ class LayerKnowledge:
             fix = "Pass draws=10 to measure_knowledge."
             raise ValueError(explain("stability", "draws of input noise", "none", fix))
         mean, deviation = self.spread.double().unbind(-1)
-        ratio = torch.where(self.salient & (deviation > 0), mean.abs() / deviation, 0.0)
+        gammas = math.lgamma((self.draws - 1) / 2) - math.lgamma((self.draws - 2) / 2)
+        fair = math.sqrt(2 / (self.draws - 1)) * math.exp(gammas)
+        ratio = torch.where(self.salient & (deviation > 0), fair * mean.abs() / deviation, 0.0)
         counted = by_order((self.salient & (deviation > 0)).double()).sum(2)
         steady = by_order(ratio).sum(2)
         return bootstrap((torch.where(counted > 0, steady / counted, torch.nan),), _same, level=level)
 
     def summary(self) -> str:
         """A line per layer: accuracy, salient effects, `low_orders`, what it has of the last layer, and will lose."""
-        complete, redundant, low = self.completeness(), self.redundancy(), self.low_orders()
-        counts = self.salient.sum((0, 2, 3)) / len(self.effects)
+        low, counts = self.low_orders(), self.salient.sum((0, 2, 3)) / len(self.effects)
+        columns = {"salient": [f"{float(count):.1f}" for count in counts], f"orders 1-{LOW}": _told(low)}
+        if not self.accuracy.isnan().all():
+            accuracy = ["" if math.isnan(one) else f"{one:.1%}" for one in self.accuracy.tolist()]
+            columns = {"accuracy": accuracy, **columns}
+        if len(self.layers) > 1:
+            columns |= {"completeness": _told(self.completeness()), "redundancy": _told(self.redundancy())}
+        noun = "network" if self.of_networks else "layer"
+        columns[noun] = list(self.layers)
+        widths = {name: max(map(len, (name, *cells))) for name, cells in columns.items()}
+        cells = zip(*columns.values(), strict=True)
+        rows = [{name: name for name in columns}, *(dict(zip(columns, row, strict=True)) for row in cells)]
         lines = [
-            f"{len(self.layers)} layers{f' of {self.model_name}' if self.model_name else ''} on {len(self.effects)} "
+            f"{len(self.layers)} {noun}{'s' * (len(self.layers) > 1)}"
+            f"{f' of {self.model_name}' if self.model_name and not self.of_networks else ''} on {len(self.effects)} "
             f"images, n = {self.n}. Intervals: 95 %, over images.",
-            f"  accuracy  salient  {f'orders 1-{LOW}':18}  completeness        redundancy          layer",
+            *(
+                "  ".join(
+                    ["", *(cell.rjust(widths[name]) for name, cell in row.items() if name != noun), row[noun]]
+                )
+                for row in rows
+            ),
         ]
-        for i, layer in enumerate(self.layers):
-            accuracy = "" if self.accuracy[i].isnan() else f"{float(self.accuracy[i]):.1%}"
-            lines.append(
-                f"  {accuracy:>8}  {float(counts[i]):7.1f}  {_told(low, i)}  {_told(complete, i)}  "
-                f"{_told(redundant, i)}  {layer}"
-            )
         below = int(self.below_floor.sum())
         if below:
             lines.append(f"{below} effects were left out, since noise alone could make them.")
@@ -268,6 +312,11 @@ class LayerKnowledge:
         """
         return load_knowledge(path)
 
+    def _told_apart(self, against: Against) -> Tensor:
+        """(M, L, 2, 2^n) bool: where one of the two compared effects is above both noise floors."""
+        sizes, floors = self.effects.abs().double(), self.floor[:, :, None, subset_sizes(self.n)]
+        return torch.maximum(*self._pairs(sizes, against)) > torch.maximum(*self._pairs(floors, against))
+
     def _pairs(self, parts: Tensor, against: Against) -> tuple[Tensor, Tensor]:
         """(M, L, ...) -> what is compared with what, layer by layer."""
         if against == "last":
@@ -288,8 +337,10 @@ def _same(mean: Tensor) -> Tensor:
     return mean
 
 
-def _told(estimate: Estimate, i: int) -> str:
-    value, low, high = (float(one[i]) for one in (estimate.value, estimate.low, estimate.high))
-    if math.isnan(value):
-        return f"{'none':18}"
-    return f"{value:4.0%} ({low:4.0%} to {high:4.0%})"
+def _told(estimate: Estimate) -> list[str]:
+    """A cell per layer."""
+    parts = (estimate.value.tolist(), estimate.low.tolist(), estimate.high.tolist())
+    return [
+        "none" if math.isnan(value) else f"{value:4.0%} ({low:4.0%} to {high:4.0%})"
+        for value, low, high in zip(*parts, strict=True)
+    ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -87,7 +88,7 @@ def find_layers(
         places = _places(runs, _print(logits))
         chosen = _spread(places, whole, n_layers) if layers == "auto" else _stages(model, places, whole)
         if not chosen:
-            fix = "Name the layers."
+            fix = "Name the layers; or explain the output alone (measure_knowledge(..., layers='output'))."
             raise ValueError(explain(WHERE, "a module that all flows through", "none", fix))
         return tuple(_layer(model, run, True) for run in sorted(chosen, key=runs.index))
     if not isinstance(layers, Sequence) or not all(isinstance(name, str) for name in layers) or not layers:
@@ -132,8 +133,9 @@ def _has_channels_last(model: nn.Module, shape: tuple[int, ...]) -> bool:
 
 
 def output_of(value: Any) -> Tensor | None:
-    """The tensor in what a module gives: itself, or the first of a tuple, as transformer blocks give."""
-    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    """The tensor in what a module gives: itself, or the first of a tuple or of named values, as transformers give."""
+    several = tuple(value.values()) if isinstance(value, Mapping) else value
+    first = several[0] if isinstance(several, (tuple, list)) and several else several
     return first if isinstance(first, Tensor) else None
 
 
@@ -243,6 +245,10 @@ def _exchanged(model: nn.Module, pair: Inputs, name: str, logits: Tensor) -> boo
         flipped = value.flip(0)
         if isinstance(output, Tensor):
             return flipped
+        if isinstance(output, Mapping):
+            named: Any = copy.copy(output)
+            named[next(iter(output))] = flipped
+            return named
         changed = (flipped, *output[1:])
         return type(output)(*changed) if hasattr(output, "_fields") else type(output)(changed)
 

@@ -22,13 +22,14 @@ from pyinterp.interactions.and_or import check_split
 from pyinterp.knowledge.layer_game import LayerGame
 from pyinterp.knowledge.layer_knowledge import THRESHOLD, LayerKnowledge
 from pyinterp.knowledge.layers import Layers
-from pyinterp.knowledge.play import Make, play_images, predicted, require_settings
+from pyinterp.knowledge.play import Make, mean_logits, play_images, predicted, require_game, require_settings
 from pyinterp.knowledge.probes import OWN, Probes, fit_probes
 from pyinterp.models.images import Preprocessor, read_entries
 from pyinterp.models.zoo import LoadedModel
 from pyinterp.progress import Progress
 
 WHERE = "measure_knowledge"
+ALIKE = 0.05  # standard deviations of the mean logit: far above rounding, and few other images come so near
 
 
 def measure_knowledge(
@@ -76,7 +77,8 @@ def measure_knowledge(
         baseline: What masked parts are replaced by; see `make_baseline`.
         noise: See `sparse_and_or`.
         threshold: Effects count from this share of the largest one of their layer over all images on.
-        draws: Play each game again on this many copies of the image with Gaussian noise, for `stability`.
+        draws: Play each game again on this many copies of the image with Gaussian noise, for `stability`; 0, or 5 and
+            more.
         input_noise: Standard deviation of that noise, in the units of the preprocessed images.
         batch_size: Masked images per forward; found by measuring if left out.
         max_players: More are refused.
@@ -100,6 +102,9 @@ def measure_knowledge(
     players = require_players(WHERE, grid_players(3, 4) if players is None else players, "grid_players(3, 4)")
     require_settings(WHERE, players, max_players, draws, input_noise, threshold)
     check_split(WHERE, noise, len(players.names))
+    require_game(WHERE, score, baseline, batch_size)
+    if type(count) is not int or count < 2:
+        raise ValueError(explain(WHERE, "a count of 2 or more", repr(count), "Intervals take two images."))
     task: dict[str, Any] = {"class_names": class_names, "preprocess": preprocess, "seed": seed}
     own: dict[str, Any] = {"score": score, "baseline": baseline, "allow_tf32": allow_tf32}
     if probes is not None and (labels is not None or class_names or layers != "auto"):
@@ -109,6 +114,7 @@ def measure_knowledge(
         asked = _of_output(model, images, labels, players, count, own, **task)
     else:
         if probes is None:
+            _ordered(open_source(images, preprocess, 64))
             task |= {"folder": place, "progress": progress}
             probes = fit_probes(model, images, labels, layers=layers, **task)
         asked = _of_layers(model, images, probes, players, count, own, preprocess, seed)
@@ -154,12 +160,16 @@ def _of_layers(
     if probes.model is not (model.model if isinstance(model, LoadedModel) else model):
         fix = "Pass the network that they were fitted to."
         raise ValueError(explain(WHERE, "probes of this network", "those of another", fix))
-    source = open_source(images, preprocess, 64)
-    if source.digest != probes.data_digest or not source.ordered:
-        got = "others" if source.ordered else "a DataLoader that shuffles"
-        fix = "Pass the same data, in the same order."
-        raise ValueError(explain(WHERE, "the images that the probes were fitted to", got, fix))
+    source = _ordered(open_source(images, preprocess, 64))
+    fix = "Pass the same data, in the same order, and without augmentation."
+    if source.digest != probes.data_digest:
+        raise ValueError(explain(WHERE, "the images that the probes were fitted to", "others", fix))
     rows = _chosen(probes.held, probes.labels, count, seed)
+    pictures = _pictures(source, preprocess, rows)
+    marks = mean_logits(probes.model, torch.stack(pictures))
+    if not bool(((marks - probes.marks[rows]).abs() <= ALIKE * probes.marks.std()).all()):
+        got = "others: the network answers otherwise"
+        raise ValueError(explain(WHERE, "the images that the probes were fitted to", got, fix))
 
     def make(i: int, picture: Tensor) -> list[LayerGame]:
         return [LayerGame(probes, picture, players, int(probes.labels[rows[i]]), **own)]
@@ -173,7 +183,7 @@ def _of_layers(
         "chance": probes.chance,
         "judged": len(probes.held),
     }
-    return _Asked(make, _pictures(source, preprocess, rows), rows, known)
+    return _Asked(make, pictures, rows, known)
 
 
 def _of_output(
@@ -193,10 +203,10 @@ def _of_output(
     if class_names or labels is not None:
         fix = "Leave them out: the classes that the network predicts are taken."
         raise ValueError(explain(WHERE, f'no labels for layers="{OWN}"', "labels or class_names", fix))
-    source = open_source(images, preprocess, 64)
-    if source.rows is None or not source.ordered:
+    source = _ordered(open_source(images, preprocess, 64))
+    if source.rows is None:
         fix = "Pass a tensor, pictures, a folder or a Dataset."
-        raise ValueError(explain(WHERE, "images in one order, that can be counted", "a stream", fix))
+        raise ValueError(explain(WHERE, "images that can be counted", "a stream", fix))
     everything = torch.arange(source.rows)
     rows = _chosen(everything, torch.zeros(source.rows, dtype=torch.int64), count, seed)
     pictures = _pictures(source, preprocess, rows)
@@ -215,11 +225,19 @@ def _of_output(
     return _Asked(make, pictures, rows, known)
 
 
+def _ordered(source: Source) -> Source:
+    """The same, if its images can be read a second time in the same order."""
+    if not source.ordered:
+        fix = "Pass a DataLoader with shuffle=False, or its dataset."
+        raise ValueError(explain(WHERE, "images in one order", "a DataLoader that shuffles", fix))
+    return source
+
+
 def _chosen(rows: Tensor, labels: Tensor, count: int, seed: int) -> Tensor:
     """``count`` of the samples ``rows`` of (N,) labels, in turn of each class, in rising order."""
-    if type(count) is not int or not 2 <= count <= len(rows):
-        fix = "Intervals take two; ask for no more than are held out, or pass more images."
-        raise ValueError(explain(WHERE, f"a count from 2 to {len(rows)} images", count, fix))
+    if count > len(rows):
+        fix = "Ask for fewer, hold more out, or pass more images."
+        raise ValueError(explain(WHERE, f"a count of at most {len(rows)} images", count, fix))
     mixed = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))]
     turns = torch.zeros(len(mixed), dtype=torch.int64)
     for label in labels[mixed].unique():

@@ -15,6 +15,10 @@ from pyinterp.interactions.subsets import subset_sizes
 TYPES = ("AND", "OR")
 
 
+ODDS = 0.01
+"""How often guessing may do as well as a layer that is said to know something."""
+
+
 @dataclass(frozen=True, eq=False)
 class Transfer:
     """How the interactions I of one function relate to the interactions J of a later one, by type and order.
@@ -128,13 +132,15 @@ def bootstrap(
         parts: (images, ...) each.
         statistic: Means over the images of the parts (...) -> statistic; NaN are left out of the means.
         draws: Resampled sets of images.
-        level: Coverage.
+        level: Coverage. The percentiles lie as much further out as those of Student's law beyond those of the normal
+            one; below ten images or so, or where few images have all, intervals still cover less than they say.
         seed: Of the draws.
 
     Raises:
         ValueError: Fewer than two images; a level outside (0, 1); no draws.
 
-    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13.
+    Source: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13; Hesterberg, "What Teachers
+    Should Know about the Bootstrap", The American Statistician 69, 2015, section 5.3 (expanded percentiles).
     """
     count = len(parts[0])
     if count < 2:
@@ -150,19 +156,37 @@ def bootstrap(
     value = statistic(*(_means(torch.ones(1, count, dtype=torch.float64), part)[0] for part in parts))
     again = [_means(times, part) for part in parts]
     found = torch.stack([statistic(*(one[i] for one in again)) for i in range(draws)])
-    tail = (1 - level) / 2
+    tail = _expanded((1 - level) / 2, count)
     low, high = found.nanquantile(torch.tensor([tail, 1 - tail], dtype=found.dtype), dim=0)
     return Estimate(value, low, high)
 
 
+def _expanded(tail: float, count: int) -> float:
+    """The tail at which the percentiles of resampled means are those of Student's law: resampling few is too narrow."""
+    steps = torch.linspace(0, math.pi / 2, 200_001, dtype=torch.float64)
+    weights = torch.cos(steps) ** (count - 2)  # the density of t = sqrt(count - 1) tan(angle)
+    above = 1 - torch.cumulative_trapezoid(weights, steps) / torch.trapezoid(weights, steps)
+    angle = float(steps[int((above > 2 * tail).sum())])
+    t = math.sqrt(count - 1) * math.tan(angle)
+    return 0.5 * math.erfc(t * math.sqrt(count / (count - 1)) / math.sqrt(2))
+
+
+def can_tell(chance: float, samples: int) -> bool:
+    """Whether so many samples can show that something is better than guessing: if all right, at odds of 1 in 100."""
+    return chance**samples <= ODDS
+
+
 def is_chance(accuracy: float, chance: float, samples: int) -> bool:
-    """Whether guessing does at least as well on so many samples more often than one time in a hundred."""
-    if not samples or math.isnan(accuracy) or not 0 < chance < 1:
+    """Whether guessing does at least as well on so many samples more often than one time in a hundred.
+
+    False where they are too few to tell; see `can_tell`.
+    """
+    if not samples or math.isnan(accuracy) or not 0 < chance < 1 or not can_tell(chance, samples):
         return False
     right = torch.arange(round(accuracy * samples), samples + 1, dtype=torch.float64)
     total = torch.full_like(right, samples)
     log = _log_choose(total, right) + right * math.log(chance) + (total - right) * math.log1p(-chance)
-    return float(log.exp().sum()) > 0.01
+    return float(log.exp().sum()) > ODDS
 
 
 def _means(times: Tensor, part: Tensor) -> Tensor:
@@ -174,10 +198,14 @@ def _means(times: Tensor, part: Tensor) -> Tensor:
     return (total / weight).view(len(times), *part.shape[1:])
 
 
+def ratio_of(part: Tensor, rest: Tensor) -> Tensor:
+    """part / (part + rest), element by element."""
+    return part / (part + rest)
+
+
 def share_of(part: Tensor, rest: Tensor) -> Tensor:
     """(..., 2, n + 1) each -> (...): part / (part + rest), of their sums over all types and orders."""
-    part, rest = part.sum((-2, -1)), rest.sum((-2, -1))
-    return part / (part + rest)
+    return ratio_of(part.sum((-2, -1)), rest.sum((-2, -1)))
 
 
 def _expected_jaccard(first: Tensor, second: Tensor, total: Tensor) -> Tensor:

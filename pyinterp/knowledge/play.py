@@ -15,17 +15,22 @@ from torch import Tensor, nn
 
 from pyinterp.errors import explain
 from pyinterp.games.image import ImageGame
+from pyinterp.games.masking import make_baseline
 from pyinterp.games.players import Players
+from pyinterp.games.scores import make_scorer
 from pyinterp.interactions import sparse_and_or
 from pyinterp.interactions.subsets import subset_sizes
 from pyinterp.knowledge.layer_game import LayerGame
 from pyinterp.knowledge.layer_knowledge import LayerKnowledge
+from pyinterp.knowledge.taps import two_logits
 from pyinterp.models.graph import logits_of
 from pyinterp.models.identity import digest_of
 from pyinterp.models.inputs import call
 from pyinterp.progress import Progress, Ticker
 from pyinterp.version import package_version
 
+DRAWS = 5
+"""Of input noise, at least."""
 Make = Callable[[int, Tensor], Sequence[ImageGame]]
 """The number of an image and its pixels -> the games that are played on it."""
 
@@ -52,7 +57,7 @@ def play_images(
         images: M of them, (C, H, W).
         start: time.perf_counter() when the work began.
         noise: See `sparse_and_or`.
-        draws: Copies of each image with Gaussian noise; 0, or 2 and more.
+        draws: Copies of each image with Gaussian noise; 0, or 5 and more.
         input_noise: Standard deviation of that.
         folder: Where scores are kept.
         files: A name per image, to tell its scores from others there.
@@ -120,9 +125,33 @@ def play_images(
 
 def predicted(model: nn.Module, images: Tensor) -> Tensor:
     """(M,) classes that a network gives images (M, C, H, W); of a single logit, 1 where it is above 0."""
-    with torch.no_grad():
-        logits = torch.cat([logits_of(call(model, some)).cpu() for some in images.split(64)])
+    logits = _logits(model, images)
     return (logits[:, 0] > 0).long() if logits.shape[1] == 1 else logits.argmax(1)
+
+
+def mean_logits(model: nn.Module, images: Tensor) -> Tensor:
+    """(M,) float64 mean over a network's logits for images (M, C, H, W); of a single logit z, that of (0, z)."""
+    return two_logits(_logits(model, images)).mean(1, dtype=torch.float64)
+
+
+def _logits(model: nn.Module, images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([logits_of(call(model, some)).cpu() for some in images.split(64)])
+
+
+def require_game(where: str, score: Any, baseline: Any, batch_size: Any) -> None:
+    """Raise ValueError or TypeError for what `ImageGame` would refuse, before probes are fitted.
+
+    The game of each layer has a scorer of its own, so no other place looks at the name of the score.
+    """
+    if isinstance(score, str) or not callable(score):
+        make_scorer(where, score, 0, torch.zeros(1, 2))
+    if isinstance(baseline, str):
+        make_baseline(torch.zeros(1, 1, 1), baseline)
+    if batch_size is not None and (type(batch_size) is not int or batch_size < 1):
+        raise ValueError(
+            explain(where, "batch_size of 1 or more", repr(batch_size), "Leave it out to measure.")
+        )
 
 
 def require_settings(
@@ -134,12 +163,12 @@ def require_settings(
         fix = "Use fewer players, or raise max_players."
         got = f"{count}, whose 2^{count} subsets take as many forwards of each image"
         raise ValueError(explain(where, f"at most {max_players} players", got, fix))
-    if type(draws) is not int or draws < 0 or draws == 1:
-        fix = "One draw has no spread: ask for 2 or more, or 0 for none."
-        raise ValueError(explain(where, "draws of 0 or at least 2", draws, fix))
+    if type(draws) is not int or draws < 0 or 0 < draws < DRAWS:
+        fix = "Fewer say little of a spread: ask for 10, or for 0 to leave stability out."
+        raise ValueError(explain(where, f"draws of 0 or at least {DRAWS}", draws, fix))
     if draws and not 0 < input_noise < math.inf:
         raise ValueError(explain(where, "input_noise > 0", input_noise, "Try 0.02."))
-    if not (isinstance(threshold, (int, float)) and 0 <= threshold <= 1):
+    if isinstance(threshold, bool) or not (isinstance(threshold, (int, float)) and 0 <= threshold <= 1):
         raise ValueError(explain(where, "a threshold from 0 to 1", threshold, "Try 0.05."))
 
 

@@ -20,10 +20,10 @@ from pyinterp.heads import SparseHead, fit_sparse_path, held_rows
 from pyinterp.heads.dense import class_rows
 from pyinterp.knowledge.files import load_probes, save_probes
 from pyinterp.knowledge.layers import Layer, Layers, find_layers
-from pyinterp.knowledge.metrics import is_chance
+from pyinterp.knowledge.metrics import can_tell, is_chance
 from pyinterp.knowledge.taps import ProbedNetwork, TapFeatures, Taps, reduction, two_logits
 from pyinterp.models.graph import logits_of
-from pyinterp.models.identity import digest_of
+from pyinterp.models.identity import digest_of, tensor_digest
 from pyinterp.models.images import Preprocessor
 from pyinterp.models.inputs import Inputs, call, take_rows
 from pyinterp.models.zoo import LoadedModel
@@ -44,7 +44,7 @@ class Probes:
         model: The network.
         layers: L of them, in the order in which they run.
         heads: Of each, on the vectors of `pyinterp.knowledge.taps.Taps`.
-        width: Of these vectors, at most.
+        width: What longer outputs are reduced to; see there.
         rows: Which of the network's classes are those of the probes; None where that is not known, so that its own
             answer is left out.
         accuracy: (L,) of each probe on the held-out samples; with ``rows`` (L + 1,), the network's own among these
@@ -56,6 +56,7 @@ class Probes:
         labels: (N,) of all samples.
         class_names: K names.
         sample_names: N names.
+        marks: (N,) float64, the mean logit of each sample, by which it is known when it is read again.
     """
 
     model: nn.Module
@@ -71,6 +72,7 @@ class Probes:
     labels: Tensor
     class_names: tuple[str, ...]
     sample_names: tuple[str, ...]
+    marks: Tensor
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -158,7 +160,7 @@ def fit_probes(
             Where a name is not known, the network's own answer is left out.
         layers: See `find_layers`.
         n_layers: Of layers="auto".
-        width: Numbers that are read of a layer, at most; see `pyinterp.knowledge.taps.Taps`.
+        width: Outputs with more numbers are reduced: see `pyinterp.knowledge.taps.Taps`.
         held_out: Share of the samples of each class that accuracies are measured on, and that are explained; or the
             numbers (h,) of these samples, such as those that the network was not trained on.
         example: Inputs to find the layers with; None takes the first of a tensor, or of the data.
@@ -186,6 +188,7 @@ def fit_probes(
         raise ValueError(explain(WHERE, "data that can be read twice", "an iterator", fix))
     source = open_source(data, preprocess, batch_size)
     given = _first(source) if example is None else example
+    _require_finite(given)
     found = find_layers(network, given, layers, n_layers=n_layers)
     taps = Taps(network, found, width)
     with torch.no_grad():
@@ -205,6 +208,9 @@ def fit_probes(
         progress=progress,
     )
     if class_names:
+        if len(set(class_names)) < len(class_names):
+            twice = next(name for name in class_names if list(class_names).count(name) > 1)
+            raise ValueError(explain(WHERE, "class names that differ", f"{twice!r} twice", "Rename one."))
         if features.labels is not None and int(features.labels.max()) >= len(class_names):
             got = f"{len(class_names)}, and the label {int(features.labels.max())}"
             raise ValueError(explain(WHERE, "a class name for each label", got, "Pass one name per class."))
@@ -212,9 +218,10 @@ def fit_probes(
     task = _task(features, loaded.classes if loaded else (), classes)
     held = _held(task, held_out, seed)
     rest = torch.ones(len(features), dtype=torch.bool).index_fill(0, held, False).nonzero()[:, 0]
+    of_rows = tensor_digest(torch.stack([rest, task.labels[rest]]))[:10]
     heads, accuracy = [], []
     for layer, (start, end) in zip(found, pairwise(accumulate(taps.widths, initial=0)), strict=True):
-        file = None if place is None else place / f"probe-{layer.name}-{width}"
+        file = None if place is None else place / f"probe-{layer.name}-{width}-{of_rows}"
         values = features.values[rest, start:end]
         heads.append(_probe(layer, values, task, rest, file, seed, progress))
         accuracy.append(heads[-1].accuracy(features.values[held, start:end], task.labels[held]))
@@ -235,8 +242,9 @@ def fit_probes(
         labels=task.labels,
         class_names=task.names,
         sample_names=features.names,
+        marks=features.values[:, sum(taps.widths) :].mean(1, dtype=torch.float64),
     )
-    _warn(probes)
+    _warn(probes, bool(features.class_names))
     return probes
 
 
@@ -347,7 +355,19 @@ def _first(source: Source) -> Inputs:
     return take_rows(batch.inputs, slice(SHOWN))
 
 
-def _warn(probes: Probes) -> None:
+def _require_finite(inputs: Inputs) -> None:
+    parts = (
+        [inputs]
+        if isinstance(inputs, Tensor)
+        else [one for one in inputs.values() if isinstance(one, Tensor)]
+    )
+    if not all(bool(one.isfinite().all()) for one in parts):
+        fix = "Look at how they are read and preprocessed."
+        raise ValueError(explain(WHERE, "finite inputs", "NaN or infinite values", fix))
+
+
+def _warn(probes: Probes, named: bool) -> None:
+    """Say what to doubt; ``named``: whether classes were matched by their names."""
     if probes.rows is None:
         names = ", ".join(probes.class_names[:3])
         got = f"classes that it has under no such name or number ({names}{', ...' * (len(probes.class_names) > 3)})"
@@ -363,12 +383,18 @@ def _warn(probes: Probes) -> None:
     if off:
         fix = "They are classifiers all the same, with the accuracy that is told; a smaller width may help."
         warnings.warn(explain(WHERE, "probes that converge", ", ".join(off), fix), stacklevel=3)
+    if not can_tell(probes.chance, len(probes.held)):
+        got = f"{len(probes.held)}, of which {probes.chance:.0%} are of one class"
+        fix = "Accuracies say nothing: hold more out, or add samples."
+        warnings.warn(
+            explain(WHERE, "held-out samples that can show more than chance", got, fix), stacklevel=3
+        )
     lost = probes.near_chance
     if lost:
         told = dict(zip(probes.names, probes.accuracy.tolist(), strict=True))
         got = ", ".join(f"{name} ({told[name]:.0%})" for name in lost)
         fix = "What is said of these layers says little."
-        if OWN in lost:
+        if OWN in lost and not named:
             fix = "Are the labels numbered as the network's classes? " + fix
         wanted = f"an accuracy above chance ({probes.chance:.0%} of {len(probes.held)} samples)"
         warnings.warn(explain(WHERE, wanted, got, fix), stacklevel=3)

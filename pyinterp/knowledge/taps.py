@@ -20,14 +20,15 @@ WHOLE = "all of it"
 class Taps(nn.Module):
     """A network, and what its layers compute on the way to its answer.
 
-    A layer's output becomes a vector of at most ``width`` numbers. Where it is longer, a map (C, H, W) is averaged over
-    the cells of the finest square grid that leaves so few, at least over all of it; of tokens (T, C) the mean and the
-    first one are taken, side by side; of a vector nothing is left out. All of this is linear.
+    A layer's output becomes a vector. Where it has more than ``width`` numbers, a map (C, H, W) is averaged over the
+    cells of the finest square grid that leaves at most so many, or over all of it where none does, to C; of tokens
+    (T, C) the mean and the first one are taken, side by side, 2 C in all; of a vector nothing is left out. All of this
+    is linear.
 
     Args:
         model: Shares all of its weights; it stays as it is.
         layers: From `find_layers`.
-        width: Numbers per layer.
+        width: Numbers per layer, where there are so few.
 
     Attributes:
         widths: Of the vectors, one per layer.

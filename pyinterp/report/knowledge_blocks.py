@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 PARTS = ("there already, and kept", "to be forgotten", "still to come")
 WELL = 30
-"""Images, below which a note says that intervals are wide."""
+"""Images, below which a note says that intervals are rough."""
+UNLIKE = 3
+"""Times, by which the strengths of two layers differ, from which on a note says so."""
 SHOWN = 300
 """Effects, the strongest first, whose strengths are drawn."""
 KINDS = ("AND", "OR")
@@ -32,7 +34,7 @@ def knowledge_blocks(found: LayerKnowledge, page: Page) -> list[Block]:
     between = []
     if len(found.layers) > 1:
         between = [
-            Block("layers", "Layer by layer", table(_layers(found))),
+            Block("layers", f"{_noun(found)} by {_noun(found).lower()}", table(_layers(found))),
             Block("change", "What is kept, forgotten and added", both("charts", _change(found))),
             Block("ways", "Other ways to compare", table(_ways(found))),
         ]
@@ -87,8 +89,26 @@ def _answer(found: LayerKnowledge) -> dict[str, Any]:
 def _notes(found: LayerKnowledge) -> list[dict[str, str]]:
     notes = []
     if len(found.effects) < WELL:
-        text = f"{len(found.effects)} are few: their intervals are wide, and say nothing about other images."
+        text = (
+            f"{len(found.effects)} are few: their intervals are rough, cover less than they say where images differ "
+            "much, and say nothing about other images."
+        )
         notes.append({"kind": "warn", "head": "Few images.", "text": text})
+    sums = found.kept.abs().double().sum((2, 3)).mean(0)
+    others = sums[:-1][sums[:-1] > 0]
+    if (
+        len(others)
+        and not found.is_relative
+        and float((sums[-1] / others).log().abs().max()) > math.log(UNLIKE)
+    ):
+        text = (
+            f"Scores of {found.layers[-1]} and of others are not of one size, so strengths differ by more than "
+            f"{UNLIKE} times: look at numbers and shares too, under “Other ways to compare”."
+        )
+        notes.append({"kind": "plain", "head": "Unlike scales.", "text": text})
+    if found.judged_too_few:
+        text = f"{found.judged} held-out samples are too few to show that a layer knows more than chance."
+        notes.append({"kind": "warn", "head": "Accuracies say nothing.", "text": text})
     weak = found.near_chance
     if weak:
         text = f"{', '.join(weak)}: what is said of these layers says little."
@@ -103,7 +123,7 @@ def _notes(found: LayerKnowledge) -> list[dict[str, str]]:
 def _layers(found: LayerKnowledge) -> dict[str, Any]:
     complete, redundant = found.completeness(), found.redundancy()
     counts, known = found.salient.sum((2, 3)).double().mean(0), not found.accuracy.isnan().all()
-    heads = ["Layer", "Salient", "Complete", "Redundant"]
+    heads = [_noun(found), "Salient", "Complete", "Redundant"]
     rows: list[dict[str, Any]] = []
     for i, name in enumerate(found.layers):
         cells = [number(float(counts[i])), _share(complete, i), _share(redundant, i)]
@@ -141,7 +161,7 @@ def _ways(found: LayerKnowledge) -> dict[str, Any]:
     if len(found.layers) > 2:
         columns += [found.completeness("next"), found.redundancy("next")]
         heads += ["Complete, of the next", "Lost in the next"]
-        text += " The last two columns compare each layer with the one behind it, by strength."
+        text += " The last two columns compare each with the one behind it, by strength."
     rows = [
         {"name": name, "cells": [_share(one, i) for one in columns]}
         for i, name in enumerate(found.layers[:-1])
@@ -182,11 +202,11 @@ def _orders(found: LayerKnowledge) -> dict[str, Any]:
     early = [i for i in shown if i < len(found.layers) - 1]
     strength, likeness = found.strength(), found.iou()
     charts = [(f"Strength, {kind}", _kind(strength, k), shown, "sum of |I|") for k, kind in enumerate(KINDS)]
-    if early:
-        charts += [
-            (f"Likeness to {found.layers[-1]}, {kind}", _kind(likeness, k), early, "IoU above chance")
-            for k, kind in enumerate(KINDS)
-        ]
+    charts += [
+        (f"Likeness to {found.layers[-1]}, {kind}", _kind(likeness, k), early, "IoU above chance")
+        for k, kind in enumerate(KINDS)
+        if bool(likeness.value[early, k].isfinite().any())
+    ]
     if found.spread is not None:
         steady = found.stability()
         bounds = (steady.value, steady.low, steady.high)
@@ -217,9 +237,13 @@ def _orders(found: LayerKnowledge) -> dict[str, Any]:
     if early:
         text += (
             " IoU compares which interactions are salient: 0 is what unrelated choices of as many would give, 1 the "
-            "same ones."
+            "same ones. Orders at which chance alone gives 1, or that nothing has, are left out."
         )
     return {"figures": figures, "text": text}
+
+
+def _noun(found: LayerKnowledge) -> str:
+    return "Network" if found.of_networks else "Layer"
 
 
 def _some(count: int) -> list[int]:
@@ -254,10 +278,10 @@ def _settings(found: LayerKnowledge) -> dict[str, Any]:
     if found.draws:
         rows.append(("input noise", f"{found.draws} draws, deviation {number(found.input_noise)}"))
     rows += [(name, version) for name, version in found.versions.items()]
+    of = "linear probes on the layers, and of the output" if found.judged else "the answers"
     provenance = (
-        "AND and OR interactions of linear probes on the layers, and of the output, after X. Cheng et al., “Layerwise "
-        "Change of Knowledge in Neural Networks”, ICML 2024; intervals, noise floors and the correction for chance are "
-        "additions."
+        f"AND and OR interactions of {of}, after X. Cheng et al., “Layerwise Change of Knowledge in Neural Networks”, "
+        "ICML 2024; intervals, noise floors and the correction for chance are additions."
     )
     return {"settings": rows, "provenance": provenance}
 

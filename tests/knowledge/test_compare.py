@@ -113,8 +113,8 @@ def test_classes_are_those_that_the_first_predicts(net: Colours, images: Tensor,
         ({"targets": [0, 1, 2, 3]}, "a target from 0 to 2, got 3"),
         ({"names": ("a", "b", "c")}, "names of 2 networks, got"),
         ({"names": "ab"}, "names of 2 networks, got 'ab'"),
-        ({"draws": 1}, "compare_knowledge: expected draws of 0 or at least 2, got 1"),
-        ({"draws": 2, "input_noise": 0}, "input_noise > 0"),
+        ({"draws": 1}, "compare_knowledge: expected draws of 0 or at least 5, got 1"),
+        ({"draws": 5, "input_noise": 0}, "input_noise > 0"),
     ],
 )
 def test_what_does_not_fit_is_told(net: Colours, images: Tensor, given: dict[str, Any], said: str) -> None:
