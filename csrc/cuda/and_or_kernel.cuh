@@ -7,6 +7,7 @@
 
 #include "../and_or_pass.h"
 #include "../host_device.h"
+#include "shared.cuh"
 
 namespace pyinterp::cuda {
 
@@ -110,12 +111,18 @@ struct BlockTeam {
   }
 };
 
-// The games of one block; `space` holds kAndOrArrays - kFastArrays arrays and `fast` kFastArrays arrays of this block.
-__device__ inline void solve_games(
-    const AndOrPass& pass, int64_t games, double* space, double* fast, double* scratch) {
+// `space` holds kAndOrArrays arrays per block. With `fast_in_shared` the transforms work in shared memory instead; where
+// 2^n numbers are too many for it, in global memory.
+inline __global__ void __launch_bounds__(kTeamThreads)
+    and_or_kernel(const AndOrPass pass, int64_t games, double* space, bool fast_in_shared) {
+  PYI_DYNAMIC_SHARED(double, shared);
+  PYI_SHARED(double, scratch, [2 * kTeamWarps]);
+  const int64_t size = int64_t{1} << pass.n;
+  double* own = space + blockIdx.x * (kAndOrArrays * size);
+  double* fast = fast_in_shared ? shared : own + (kAndOrArrays - kFastArrays) * size;
   const BlockTeam team{scratch};
   for (int64_t game = blockIdx.x; game < games; game += gridDim.x) {
-    AndOrSolver<BlockTeam>(team, pass, game, space, fast).solve(pass, game);
+    AndOrSolver<BlockTeam>(team, pass, game, own, fast).solve(pass, game);
   }
 }
 

@@ -8,17 +8,6 @@
 namespace pyinterp::cuda {
 namespace {
 
-// `fast_in_shared`: the transforms work in shared memory; where 2^n numbers are too many, in global memory.
-__global__ void __launch_bounds__(kTeamThreads)
-    and_or_kernel(const AndOrPass pass, int64_t games, double* space, bool fast_in_shared) {
-  extern __shared__ double shared[];
-  __shared__ double scratch[2 * kTeamWarps];
-  const int64_t size = int64_t{1} << pass.n;
-  double* own = space + blockIdx.x * (kAndOrArrays * size);
-  double* fast = fast_in_shared ? shared : own + (kAndOrArrays - kFastArrays) * size;
-  solve_games(pass, games, own, fast, scratch);
-}
-
 int attribute(cudaDeviceAttr which, int device) {
   int value = 0;
   check(cudaDeviceGetAttribute(&value, which, device), "cudaDeviceGetAttribute");

@@ -11,6 +11,7 @@
 
 #include "../host_device.h"
 #include "../site.h"
+#include "shared.cuh"
 
 namespace pyinterp::cuda {
 
@@ -116,7 +117,7 @@ PYI_HD Wide<T> step(const T& x, const T& dy, T& out, const Wide<T>* c) {
 // of one row at a time.
 template <class Op, bool kBackward, class T>
 __global__ void along_kernel(const Pass<T> p) {
-  __shared__ Wide<T> warp_sum[kWarps];
+  PYI_SHARED(Wide<T>, warp_sum, [kWarps]);
   const int64_t chunks = ceil_div(p.site.inner, p.chunk);
   const int64_t units = p.site.segments * p.site.middle * p.site.channels * chunks;
   for (int64_t unit = int64_t{blockIdx.x} * blockDim.y + threadIdx.y; unit < units;
@@ -178,7 +179,7 @@ __global__ void along_kernel(const Pass<T> p) {
 // Channels side by side (inner == 1): one thread per channel and every kWarps-th row of a tile.
 template <class Op, bool kBackward, class T>
 __global__ void across_kernel(const Pass<T> p) {
-  __shared__ Wide<T> line_sum[kWarps][kWarp];
+  PYI_SHARED(Wide<T>, line_sum, [kWarps][kWarp]);
   const int64_t tiles = p.site.segments * p.tiles.blocks * p.tiles.strips;
   for (int64_t tile = blockIdx.x; tile < tiles; tile += gridDim.x) {
     const int64_t channel = tile % p.tiles.strips * kWarp + threadIdx.x;
@@ -216,7 +217,7 @@ __global__ void across_kernel(const Pass<T> p) {
 // The second stage: sums the partials of each group in an order that depends on the shape alone.
 template <class T>
 __global__ void finish_kernel(const Pass<T> p) {
-  __shared__ double line_sum[kWarps][kWarp];
+  PYI_SHARED(double, line_sum, [kWarps][kWarp]);
   const int64_t strips = ceil_div(p.site.channels, kWarp);
   for (int64_t tile = blockIdx.x; tile < p.groups * strips; tile += gridDim.x) {
     const int64_t channel = tile % strips * kWarp + threadIdx.x, row = tile / strips;

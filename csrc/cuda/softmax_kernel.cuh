@@ -8,6 +8,8 @@
 #include <cmath>
 #include <cstdint>
 
+#include "shared.cuh"
+
 namespace pyinterp::cuda {
 
 template <class S>
@@ -43,7 +45,7 @@ __device__ S over_team(S value, S* scratch, const F& f) {
 // numbers of its row; those beyond are read again in every pass.
 template <class S, int warps, int items>
 __global__ void softmax_kernel(const SoftmaxPass<S> p) {
-  __shared__ S scratch[warps];
+  PYI_SHARED(S, scratch, [warps]);
   constexpr int64_t kTeam = 32 * warps, kHeld = kTeam * items;
   const auto larger = [](S a, S b) { return b > a ? b : a; };  // a NaN does not count: the sum brings it back
   const int64_t step = int64_t{gridDim.x} * blockDim.y, k = p.classes;
@@ -86,6 +88,27 @@ __global__ void softmax_kernel(const SoftmaxPass<S> p) {
     if (label % kTeam == threadIdx.x) {  // the thread that holds the logit of the label
       p.losses[row] = weight * (std::log(total) + (most - chosen));
     }
+  }
+}
+
+// The shape of a launch.
+template <int warps, int items>
+struct SoftmaxTeam {
+  static constexpr int kWarps = warps, kItems = items;
+  static constexpr unsigned kThreads = 32 * warps, kRows = 256 / kThreads;  // of a block
+};
+
+// Calls f with the team for rows of so many classes.
+template <class F>
+void with_team(int64_t classes, const F& f) {
+  if (classes <= 32) {
+    f(SoftmaxTeam<1, 1>{});
+  } else if (classes <= 128) {
+    f(SoftmaxTeam<1, 4>{});
+  } else if (classes <= 512) {
+    f(SoftmaxTeam<1, 16>{});
+  } else {
+    f(SoftmaxTeam<8, 8>{});
   }
 }
 

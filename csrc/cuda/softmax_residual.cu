@@ -8,14 +8,6 @@
 namespace pyinterp::cuda {
 namespace {
 
-template <int warps, int items, class S>
-void launch(const SoftmaxPass<S>& p, cudaStream_t stream) {
-  constexpr unsigned kThreads = 256, kRows = kThreads / (32 * warps);
-  const int64_t grid = std::min<int64_t>(65535, ceil_div(p.rows, kRows));
-  softmax_kernel<S, warps, items><<<static_cast<unsigned>(grid), dim3(32 * warps, kRows), 0, stream>>>(p);
-  check(cudaGetLastError(), "softmax_residual_ launch");
-}
-
 Tensor softmax_residual_(const Tensor& logits, const Tensor& labels, const std::optional<Tensor>& weights) {
   const DeviceScope device(logits);
   LogitRows call(logits, labels, weights);
@@ -31,15 +23,13 @@ Tensor softmax_residual_(const Tensor& logits, const Tensor& labels, const std::
         call.losses.template mutable_data_ptr<S>(),
         call.rows,
         call.classes};
-    if (p.classes <= 32) {
-      launch<1, 1>(p, device.stream());
-    } else if (p.classes <= 128) {
-      launch<1, 4>(p, device.stream());
-    } else if (p.classes <= 512) {
-      launch<1, 16>(p, device.stream());
-    } else {
-      launch<8, 8>(p, device.stream());
-    }
+    with_team(p.classes, [&](auto team) {
+      using Team = decltype(team);
+      const auto kernel = softmax_kernel<S, Team::kWarps, Team::kItems>;
+      const int64_t grid = std::min<int64_t>(65535, ceil_div(p.rows, Team::kRows));
+      kernel<<<static_cast<unsigned>(grid), dim3(Team::kThreads, Team::kRows), 0, device.stream()>>>(p);
+      check(cudaGetLastError(), "softmax_residual_ launch");
+    });
   });
   return call.losses;
 }

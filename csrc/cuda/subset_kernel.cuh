@@ -8,6 +8,7 @@
 
 #include "../host_device.h"
 #include "../site.h"
+#include "shared.cuh"
 
 namespace pyinterp::cuda {
 
@@ -113,7 +114,7 @@ __global__ void __launch_bounds__(Shape::kThreads, 8 / sizeof(S)) subset_kernel(
   constexpr int kNumbers = Shape::kNumbers, kInWarp = Shape::kInWarp, kThreads = Shape::kThreads;
   constexpr int kRounds = sizeof(S) / 4, kAtOnce = kNumbers / kRounds;
   constexpr int kOfThread = kThreads - 1, kOfHeld = (kNumbers - 1) << kWarpPlayers;
-  __shared__ S exchange[Shape::kSize / kRounds];
+  PYI_SHARED(S, exchange, [Shape::kSize / kRounds]);
   const int t = threadIdx.x, warp = t >> kWarpPlayers, lane = t & ((1 << kWarpPlayers) - 1);
   const int in_warp = (warp << kInWarp) + lane;
   const bool crosses = p.part.last > kInWarp;
