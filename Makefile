@@ -25,7 +25,7 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	mypy
 
-cpp: $(VENV)/.dev  ## C++ tests under ASan and UBSan; every .cu through nvcc, where there is one
+cpp: $(VENV)/.dev  ## C++ tests under ASan and UBSan, kernels under TSan too; every .cu through nvcc, where there is one
 	cmake -S . -B build/cpp -G Ninja -DPython3_EXECUTABLE=$(abspath $(PY))
 	MAKEFLAGS= cmake --build build/cpp  # ninja would look for the job server of make
 	ctest --test-dir build/cpp --output-on-failure

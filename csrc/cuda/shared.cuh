@@ -1,4 +1,4 @@
-// How kernels declare shared memory. tests/cpp/host_cuda.h has the same words for the host, where every block gets its own.
+// How kernels declare shared memory. tests/cpp/host_cuda.h has the same words for the host.
 #pragma once
 
 #if defined(__CUDACC__)

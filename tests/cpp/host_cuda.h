@@ -1,16 +1,43 @@
-// Just enough of CUDA to run a kernel body on the host: one thread per CUDA thread, blocks one after another.
+// Just enough of CUDA to run a kernel on the host: a thread per CUDA thread, one block after another.
+//
+// It promises no more than CUDA does, so that the sanitizers see what a GPU may do:
+//   - __syncthreads() alone orders memory. Shuffles do not, and nothing orders blocks among each other;
+//   - shared memory belongs to one block, ends where its declaration says, and is full of `poison` at first;
+//   - a barrier or a shuffle that some threads never reach ends the process and says where.
 #pragma once
 
-#include <barrier>
+#include <atomic>
+#include <bit>
 #include <cstdint>
-#include <memory>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <semaphore>
 #include <thread>
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
 #define __global__
 #define __device__
-#define __shared__ static  // blocks run one after another, so one copy is enough
 #define __launch_bounds__(...)
+
+// As in csrc/cuda/shared.cuh.
+#define PYI_SHARED(type, name, extent) auto& name = host_cuda::shared<type extent, __COUNTER__>()
+#define PYI_DYNAMIC_SHARED(type, name) type* const name = static_cast<type*>(host_cuda::block->dynamic)
+
+// Tests leave out under the thread sanitizer, which is slow, what differs in arithmetic alone.
+#if defined(PYI_THREAD_SANITIZER)
+constexpr bool kThreadSanitizer = true;
+extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
+#else
+constexpr bool kThreadSanitizer = false;
+inline void AnnotateIgnoreWritesBegin(const char*, int) {}
+inline void AnnotateIgnoreWritesEnd(const char*, int) {}
+#endif
 
 struct dim3 {
   unsigned x = 1, y = 1, z = 1;
@@ -22,69 +49,278 @@ inline dim3 blockDim, gridDim;
 
 namespace host_cuda {
 
-inline std::unique_ptr<std::barrier<>> block_barrier;
-inline std::vector<std::unique_ptr<std::barrier<>>> warp_barriers;
-inline double lanes[1024];  // wide enough for float and double
+inline bool last_block_first = false;
+inline int poison = 0xff;  // of each byte: NaN and -1; 0x7f is large, where a maximum passes over those
+constexpr unsigned kWarp = 32;
+
+[[noreturn]] inline void fail(const char* why) {
+  std::fprintf(stderr, "host_cuda: %s\n", why);
+  std::_Exit(1);
+}
+
+// Where threads wait for each other. The thread sanitizer derives what is ordered from atomics and not from fences: so
+// without kOrders a barrier orders memory, and the sanitizer does not know.
+template <bool kOrders>
+class Barrier {
+ public:
+  explicit Barrier(unsigned count) : count_(count) {}
+
+  // `running` counts the threads that wait nowhere. Returns false where there is none left: nobody can come any more.
+  bool wait(int line, std::atomic<int>& running) {
+    using enum std::memory_order;
+    int other = 0;
+    if (!line_.compare_exchange_strong(other, line, relaxed) && other != line) {
+      std::fprintf(stderr, "host_cuda: some threads wait at line %d, others at line %d\n", other, line);
+      std::_Exit(1);
+    }
+    const unsigned turn = turn_.load(relaxed);
+    std::atomic_thread_fence(seq_cst);
+    if (arrived_.fetch_add(1, kOrders ? acq_rel : relaxed) + 1 == count_) {
+      line_.store(0, relaxed);
+      arrived_.store(0, relaxed);
+      running.fetch_add(static_cast<int>(count_) - 1, relaxed);
+      std::atomic_thread_fence(seq_cst);
+      turn_.store(turn + 1, kOrders ? release : relaxed);
+    } else {
+      if (running.fetch_sub(1, relaxed) == 1) {
+        return false;
+      }
+      while (turn_.load(kOrders ? acquire : relaxed) == turn) {
+        std::this_thread::yield();
+      }
+    }
+    std::atomic_thread_fence(seq_cst);
+    return true;
+  }
+
+  void say_who_waits(const char* where) const {
+    if (arrived_ > 0) {
+      std::fprintf(
+          stderr, "host_cuda: %u of %u threads wait for the others in %s at line %d\n", arrived_.load(), count_, where,
+          line_.load());
+    }
+  }
+
+ private:
+  const unsigned count_;
+  std::atomic<unsigned> arrived_{0}, turn_{0};
+  std::atomic<int> line_{0};
+};
+
+inline int shared_variables = 0;
+
+struct Block {
+  std::atomic<int> running, inside;  // threads that wait nowhere; threads that have not left the kernel
+  Barrier<true> all;
+  std::deque<Barrier<false>> warps;
+  std::vector<std::atomic<uint64_t>> lanes;  // twice: a fast thread writes the next value while a slow one reads this
+  std::vector<std::atomic<void*>> variables;
+  void* const dynamic;
+
+  Block(unsigned threads, size_t dynamic_bytes)
+      : running(threads), inside(threads), all(threads), lanes(2 * threads), variables(shared_variables),
+        dynamic(std::memset(std::malloc(dynamic_bytes), poison, dynamic_bytes)) {
+    for (unsigned i = 0; i < threads / kWarp; ++i) {
+      warps.emplace_back(kWarp);
+    }
+  }
+  ~Block() {
+    for (auto& variable : variables) {
+      std::free(variable);
+    }
+    std::free(dynamic);
+  }
+
+  template <bool kOrders>
+  void wait(Barrier<kOrders>& barrier, int line) {
+    if (!barrier.wait(line, running)) {
+      stuck();
+    }
+  }
+
+  void leave() {
+    inside.fetch_sub(1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (running.fetch_sub(1, std::memory_order_relaxed) == 1 && inside.load(std::memory_order_relaxed) > 0) {
+      stuck();
+    }
+  }
+
+  [[noreturn]] void stuck() const {
+    all.say_who_waits("__syncthreads()");
+    for (const auto& warp : warps) {
+      warp.say_who_waits("a shuffle");
+    }
+    fail("the others left the kernel, or wait elsewhere");
+  }
+};
+
+inline thread_local Block* block;
+inline thread_local unsigned shuffles;
 
 inline unsigned flat_thread() {
   return threadIdx.y * blockDim.x + threadIdx.x;
 }
 
-// Runs kernel(args...) for every thread of every block.
+template <class T, int id>
+struct Variable {
+  static inline const int index = shared_variables++;
+};
+
+// The block's variable: whoever comes first makes it, which orders nothing and is nobody's write.
+template <class T, int id>
+T& shared() {
+  std::atomic<void*>& variable = block->variables[Variable<T, id>::index];
+  void* memory = variable.load(std::memory_order_relaxed);
+  if (memory == nullptr) {
+    AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
+    void* fresh = std::memset(std::malloc(sizeof(T)), poison, sizeof(T));
+    AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (variable.compare_exchange_strong(memory, fresh, std::memory_order_relaxed)) {
+      memory = fresh;
+    } else {
+      std::free(fresh);
+    }
+  }
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+  return *static_cast<T*>(memory);
+}
+
+// Threads that live as long as the process: under the thread sanitizer a new one takes a millisecond.
+class Pool {
+ public:
+  ~Pool() {
+    job_ = nullptr;
+    for (Worker& worker : workers_) {
+      worker.ready.release();
+      worker.thread.join();
+    }
+  }
+
+  // job(i) for i < count, all at the same time.
+  void run(unsigned count, const std::function<void(unsigned)>& job) {
+    job_ = &job;
+    while (workers_.size() < count) {
+      Worker& worker = workers_.emplace_back();
+      worker.thread = std::thread([this, &worker, i = static_cast<unsigned>(workers_.size() - 1)] {
+        for (worker.ready.acquire(); job_ != nullptr; worker.ready.acquire()) {
+          (*job_)(i);
+          done_.release();
+        }
+      });
+    }
+    for (unsigned i = 0; i < count; ++i) {
+      workers_[i].ready.release();
+    }
+    for (unsigned i = 0; i < count; ++i) {
+      done_.acquire();
+    }
+  }
+
+ private:
+  struct Worker {
+    std::binary_semaphore ready{0};
+    std::thread thread;
+  };
+  std::deque<Worker> workers_;
+  std::counting_semaphore<> done_{0};
+  const std::function<void(unsigned)>* job_ = nullptr;
+};
+
+inline Pool pool;
+
+struct Config {
+  int64_t grid;
+  dim3 block;
+  size_t dynamic_bytes = 0;
+};
+
+// kernel(args...) for every thread of every block.
 template <class Kernel, class... Args>
-void launch(Kernel kernel, int64_t grid, dim3 block, const Args&... args) {
-  blockDim = block;
-  gridDim = dim3(static_cast<unsigned>(grid));
-  const unsigned count = block.x * block.y;
-  block_barrier = std::make_unique<std::barrier<>>(count);
-  warp_barriers.clear();
-  for (unsigned i = 0; i < count / 32; ++i) {
-    warp_barriers.push_back(std::make_unique<std::barrier<>>(32));
+void launch(Kernel kernel, const Config& config, const Args&... args) {
+  blockDim = config.block;
+  gridDim = dim3(static_cast<unsigned>(config.grid));
+  const unsigned count = blockDim.x * blockDim.y;
+  std::deque<Block> blocks;
+  for (int64_t i = 0; i < config.grid; ++i) {
+    blocks.emplace_back(count, config.dynamic_bytes);
   }
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < count; ++i) {
-    threads.emplace_back([&, i] {
-      threadIdx = dim3(i % block.x, i / block.x);
-      for (int64_t b = 0; b < grid; ++b) {
-        blockIdx = dim3(static_cast<unsigned>(b));
-        kernel(args...);
-        block_barrier->arrive_and_wait();
-      }
-    });
-  }
-  for (std::thread& thread : threads) {
-    thread.join();
-  }
+  Barrier<false> end_of_block(count);
+  std::atomic<int> running(2 * count);  // never none: nobody is stuck here
+  pool.run(count, [&](unsigned worker) {
+    for (int64_t turn = 0; turn < config.grid; ++turn) {
+      // Another thread of the pool each time: the order within a thread would hide what blocks do to each other.
+      const unsigned thread = static_cast<unsigned>((worker + turn) % count);
+      const int64_t index = last_block_first ? config.grid - 1 - turn : turn;
+      threadIdx = dim3(thread % blockDim.x, thread / blockDim.x);
+      blockIdx = dim3(static_cast<unsigned>(index));
+      block = &blocks[index];
+      shuffles = 0;
+      kernel(args...);
+      block->leave();
+      end_of_block.wait(__LINE__, running);
+    }
+  });
 }
 
-}  // namespace host_cuda
-
-inline void __syncthreads() {
-  host_cuda::block_barrier->arrive_and_wait();
+// Whether run(), which fills `outputs`, gives the same bits in whatever order the blocks run and whatever shared memory
+// held before.
+template <class Run, class... T>
+bool same_in_any_order(const Run& run, std::vector<T>&... outputs) {
+  const std::tuple before(outputs...);
+  run();
+  const std::tuple first(outputs...);
+  std::tie(outputs...) = before;
+  last_block_first = true;
+  poison = 0x7f;
+  run();
+  last_block_first = false;
+  poison = 0xff;
+  return std::apply(
+      [&](const auto&... wanted) {
+        return ((std::memcmp(wanted.data(), outputs.data(), wanted.size() * sizeof(T)) == 0) && ...);
+      },
+      first);
 }
-
-namespace host_cuda {
 
 // Hands `value` to the warp and takes that of thread `from`.
 template <class T>
-T exchange(T value, unsigned from) {
-  std::barrier<>& warp = *warp_barriers[flat_thread() / 32];
-  lanes[flat_thread()] = value;
-  warp.arrive_and_wait();
-  const T other = static_cast<T>(lanes[from]);
-  warp.arrive_and_wait();
-  return other;
+T exchange(T value, unsigned mask, unsigned from, int line) {
+  static_assert(sizeof(T) <= sizeof(uint64_t));
+  const unsigned thread = flat_thread(), warp = thread / kWarp;
+  if (mask != 0xffffffffu || from / kWarp != warp || warp >= block->warps.size()) {
+    fail("a shuffle needs a full warp, and a lane of it");
+  }
+  std::atomic<uint64_t>* const lanes = block->lanes.data() + (shuffles++ % 2) * block->lanes.size() / 2;
+  uint64_t bits = 0;
+  std::memcpy(&bits, &value, sizeof(T));
+  lanes[thread].store(bits, std::memory_order_relaxed);
+  block->wait(block->warps[warp], line);
+  bits = lanes[from].load(std::memory_order_relaxed);
+  std::memcpy(&value, &bits, sizeof(T));
+  return value;
 }
 
 }  // namespace host_cuda
 
-template <class T>
-T __shfl_down_sync(unsigned, T value, unsigned offset) {
-  const unsigned thread = host_cuda::flat_thread();
-  return host_cuda::exchange(value, thread % 32 + offset < 32 ? thread + offset : thread);
+inline void __syncthreads(int line = __builtin_LINE()) {
+  host_cuda::block->wait(host_cuda::block->all, line);
 }
 
 template <class T>
-T __shfl_xor_sync(unsigned, T value, unsigned mask) {
-  return host_cuda::exchange(value, host_cuda::flat_thread() ^ mask);
+T __shfl_down_sync(unsigned mask, T value, unsigned offset, int line = __builtin_LINE()) {
+  const unsigned thread = host_cuda::flat_thread();
+  const bool inside = thread % host_cuda::kWarp + offset < host_cuda::kWarp;
+  return host_cuda::exchange(value, mask, inside ? thread + offset : thread, line);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, unsigned lanes, int line = __builtin_LINE()) {
+  return host_cuda::exchange(value, mask, host_cuda::flat_thread() ^ lanes, line);
+}
+
+template <class T>
+T atomicAdd(T* address, T value) {
+  return std::atomic_ref<T>(*address).fetch_add(value, std::memory_order_relaxed);
 }
