@@ -113,7 +113,7 @@ struct BlockTeam {
 
 // `space` holds kAndOrArrays arrays per block. With `fast_in_shared` the transforms work in shared memory; where 2^n
 // numbers are too many for it, in `space`.
-inline __global__ void __launch_bounds__(kTeamThreads)
+static __global__ void __launch_bounds__(kTeamThreads)
     and_or_kernel(const AndOrPass pass, int64_t games, double* space, bool fast_in_shared) {
   PYI_DYNAMIC_SHARED(double, shared);
   PYI_SHARED(double, scratch, [2 * kTeamWarps]);

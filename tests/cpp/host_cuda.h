@@ -7,7 +7,6 @@
 #pragma once
 
 #include <atomic>
-#include <bit>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -31,10 +30,16 @@
 // Tests leave out under the thread sanitizer, which is slow, what differs in arithmetic alone.
 #if defined(PYI_THREAD_SANITIZER)
 constexpr bool kThreadSanitizer = true;
-extern "C" void AnnotateIgnoreWritesBegin(const char* file, int line);
-extern "C" void AnnotateIgnoreWritesEnd(const char* file, int line);
+extern "C" {
+void AnnotateIgnoreSyncBegin(const char* file, int line);
+void AnnotateIgnoreSyncEnd(const char* file, int line);
+void AnnotateIgnoreWritesBegin(const char* file, int line);
+void AnnotateIgnoreWritesEnd(const char* file, int line);
+}
 #else
 constexpr bool kThreadSanitizer = false;
+inline void AnnotateIgnoreSyncBegin(const char*, int) {}
+inline void AnnotateIgnoreSyncEnd(const char*, int) {}
 inline void AnnotateIgnoreWritesBegin(const char*, int) {}
 inline void AnnotateIgnoreWritesEnd(const char*, int) {}
 #endif
@@ -58,9 +63,13 @@ constexpr unsigned kWarp = 32;
   std::_Exit(1);
 }
 
-// Where threads wait for each other. The thread sanitizer derives what is ordered from atomics and not from fences: so
-// without kOrders a barrier orders memory, and the sanitizer does not know.
-template <bool kOrders>
+// While it lives, what this thread does is ordered with others in truth, and not in the eyes of the thread sanitizer.
+struct Unordered {
+  Unordered() { AnnotateIgnoreSyncBegin(__FILE__, __LINE__); }
+  ~Unordered() { AnnotateIgnoreSyncEnd(__FILE__, __LINE__); }
+};
+
+// Where threads wait for each other.
 class Barrier {
  public:
   explicit Barrier(unsigned count) : count_(count) {}
@@ -74,22 +83,19 @@ class Barrier {
       std::_Exit(1);
     }
     const unsigned turn = turn_.load(relaxed);
-    std::atomic_thread_fence(seq_cst);
-    if (arrived_.fetch_add(1, kOrders ? acq_rel : relaxed) + 1 == count_) {
+    if (arrived_.fetch_add(1, acq_rel) + 1 == count_) {
       line_.store(0, relaxed);
       arrived_.store(0, relaxed);
-      running.fetch_add(static_cast<int>(count_) - 1, relaxed);
-      std::atomic_thread_fence(seq_cst);
-      turn_.store(turn + 1, kOrders ? release : relaxed);
+      running.fetch_add(static_cast<int>(count_) - 1, relaxed);  // it may order nothing: all warps meet there
+      turn_.store(turn + 1, release);
     } else {
       if (running.fetch_sub(1, relaxed) == 1) {
         return false;
       }
-      while (turn_.load(kOrders ? acquire : relaxed) == turn) {
+      while (turn_.load(acquire) == turn) {
         std::this_thread::yield();
       }
     }
-    std::atomic_thread_fence(seq_cst);
     return true;
   }
 
@@ -111,8 +117,8 @@ inline int shared_variables = 0;
 
 struct Block {
   std::atomic<int> running, inside;  // threads that wait nowhere; threads that have not left the kernel
-  Barrier<true> all;
-  std::deque<Barrier<false>> warps;
+  Barrier all;
+  std::deque<Barrier> warps;
   std::vector<std::atomic<uint64_t>> lanes;  // twice: a fast thread writes the next value while a slow one reads this
   std::vector<std::atomic<void*>> variables;
   void* const dynamic;
@@ -131,17 +137,16 @@ struct Block {
     std::free(dynamic);
   }
 
-  template <bool kOrders>
-  void wait(Barrier<kOrders>& barrier, int line) {
+  void wait(Barrier& barrier, int line) {
     if (!barrier.wait(line, running)) {
       stuck();
     }
   }
 
   void leave() {
-    inside.fetch_sub(1, std::memory_order_relaxed);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (running.fetch_sub(1, std::memory_order_relaxed) == 1 && inside.load(std::memory_order_relaxed) > 0) {
+    const Unordered scope;
+    --inside;
+    if (--running == 0 && inside > 0) {
       stuck();
     }
   }
@@ -170,20 +175,19 @@ struct Variable {
 // The block's variable: whoever comes first makes it, which orders nothing and is nobody's write.
 template <class T, int id>
 T& shared() {
+  const Unordered scope;
   std::atomic<void*>& variable = block->variables[Variable<T, id>::index];
-  void* memory = variable.load(std::memory_order_relaxed);
+  void* memory = variable;
   if (memory == nullptr) {
     AnnotateIgnoreWritesBegin(__FILE__, __LINE__);
     void* fresh = std::memset(std::malloc(sizeof(T)), poison, sizeof(T));
     AnnotateIgnoreWritesEnd(__FILE__, __LINE__);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    if (variable.compare_exchange_strong(memory, fresh, std::memory_order_relaxed)) {
+    if (variable.compare_exchange_strong(memory, fresh)) {
       memory = fresh;
     } else {
       std::free(fresh);
     }
   }
-  std::atomic_thread_fence(std::memory_order_seq_cst);
   return *static_cast<T*>(memory);
 }
 
@@ -198,34 +202,56 @@ class Pool {
     }
   }
 
-  // job(i) for i < count, all at the same time.
-  void run(unsigned count, const std::function<void(unsigned)>& job) {
-    job_ = &job;
-    while (workers_.size() < count) {
+  using Job = std::function<void(int64_t turn, unsigned thread)>;
+
+  // job(turn, i) for i < count, all at the same time, by the workers from `first` on. What they did is ordered before
+  // what the caller does after join(), and not before its next run().
+  void run(const Job& job, int64_t turn, unsigned first, unsigned count) {
+    while (workers_.size() < first + count) {
       Worker& worker = workers_.emplace_back();
-      worker.thread = std::thread([this, &worker, i = static_cast<unsigned>(workers_.size() - 1)] {
-        for (worker.ready.acquire(); job_ != nullptr; worker.ready.acquire()) {
-          (*job_)(i);
-          done_.release();
-        }
-      });
+      worker.thread = std::thread([this, &worker, i = static_cast<unsigned>(workers_.size() - 1)] { work(worker, i); });
     }
-    for (unsigned i = 0; i < count; ++i) {
+    first_.store(first, std::memory_order_relaxed);
+    turn_.store(turn, std::memory_order_relaxed);
+    job_.store(&job, std::memory_order_release);
+    const Unordered scope;
+    for (unsigned i = first; i < first + count; ++i) {
       workers_[i].ready.release();
     }
-    for (unsigned i = 0; i < count; ++i) {
-      done_.acquire();
+    for (wanted_ += count; done_ != wanted_;) {
+      std::this_thread::yield();
     }
   }
+
+  void join() { (void)done_.load(std::memory_order_acquire); }
 
  private:
   struct Worker {
     std::binary_semaphore ready{0};
     std::thread thread;
   };
+
+  void work(Worker& worker, unsigned i) {
+    while (true) {
+      {
+        const Unordered scope;
+        worker.ready.acquire();
+      }
+      const Job* job = job_.load(std::memory_order_acquire);
+      if (job == nullptr) {
+        return;
+      }
+      (*job)(turn_.load(std::memory_order_relaxed), i - first_.load(std::memory_order_relaxed));
+      done_.fetch_add(1, std::memory_order_release);
+    }
+  }
+
   std::deque<Worker> workers_;
-  std::counting_semaphore<> done_{0};
-  const std::function<void(unsigned)>* job_ = nullptr;
+  std::atomic<const Job*> job_ = nullptr;
+  std::atomic<int64_t> turn_ = 0;
+  std::atomic<unsigned> first_ = 0;
+  uint64_t wanted_ = 0;
+  std::atomic<uint64_t> done_ = 0;
 };
 
 inline Pool pool;
@@ -243,25 +269,22 @@ void launch(Kernel kernel, const Config& config, const Args&... args) {
   gridDim = dim3(static_cast<unsigned>(config.grid));
   const unsigned count = blockDim.x * blockDim.y;
   std::deque<Block> blocks;
-  for (int64_t i = 0; i < config.grid; ++i) {
+  for (int64_t turn = 0; turn < config.grid; ++turn) {
     blocks.emplace_back(count, config.dynamic_bytes);
   }
-  Barrier<false> end_of_block(count);
-  std::atomic<int> running(2 * count);  // never none: nobody is stuck here
-  pool.run(count, [&](unsigned worker) {
-    for (int64_t turn = 0; turn < config.grid; ++turn) {
-      // Another thread of the pool each time: the order within a thread would hide what blocks do to each other.
-      const unsigned thread = static_cast<unsigned>((worker + turn) % count);
-      const int64_t index = last_block_first ? config.grid - 1 - turn : turn;
-      threadIdx = dim3(thread % blockDim.x, thread / blockDim.x);
-      blockIdx = dim3(static_cast<unsigned>(index));
-      block = &blocks[index];
-      shuffles = 0;
-      kernel(args...);
-      block->leave();
-      end_of_block.wait(__LINE__, running);
-    }
-  });
+  const Pool::Job job = [&](int64_t turn, unsigned thread) {
+    threadIdx = dim3(thread % blockDim.x, thread / blockDim.x);
+    blockIdx = dim3(static_cast<unsigned>(last_block_first ? config.grid - 1 - turn : turn));
+    block = &blocks[turn];
+    shuffles = 0;
+    kernel(args...);
+    block->leave();
+  };
+  for (int64_t turn = 0; turn < config.grid; ++turn) {
+    // Other workers than those of the block before: the order within a worker would hide what blocks do to each other.
+    pool.run(job, turn, turn % 2 * count, count);
+  }
+  pool.join();
 }
 
 // Whether run(), which fills `outputs`, gives the same bits in whatever order the blocks run and whatever shared memory
@@ -292,12 +315,13 @@ T exchange(T value, unsigned mask, unsigned from, int line) {
   if (mask != 0xffffffffu || from / kWarp != warp || warp >= block->warps.size()) {
     fail("a shuffle needs a full warp, and a lane of it");
   }
+  const Unordered scope;
   std::atomic<uint64_t>* const lanes = block->lanes.data() + (shuffles++ % 2) * block->lanes.size() / 2;
   uint64_t bits = 0;
   std::memcpy(&bits, &value, sizeof(T));
-  lanes[thread].store(bits, std::memory_order_relaxed);
+  lanes[thread] = bits;
   block->wait(block->warps[warp], line);
-  bits = lanes[from].load(std::memory_order_relaxed);
+  bits = lanes[from];
   std::memcpy(&value, &bits, sizeof(T));
   return value;
 }

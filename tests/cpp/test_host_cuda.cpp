@@ -25,11 +25,13 @@ __global__ void race(const int64_t* x, int64_t* out) {
   }
 }
 
-// Every block writes where the others do.
+// Every block writes where the others do; its own barriers do not make that right.
 template <bool planted>
 __global__ void race_of_blocks(const int64_t* x, int64_t* out) {
   const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  __syncthreads();
   out[planted ? threadIdx.x : i] = x[i];
+  __syncthreads();
 }
 
 template <bool planted>
