@@ -7,6 +7,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -69,6 +70,19 @@ struct Unordered {
   ~Unordered() { AnnotateIgnoreSyncEnd(__FILE__, __LINE__); }
 };
 
+// Yielding is the fastest way to wait for hundreds of threads; but the one awaited may stand in line for another core,
+// and leaves it only for an idle one.
+template <class Ready>
+void wait_until(const Ready& ready) {
+  for (int times = 0; !ready(); ++times) {
+    if (times < 200) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+  }
+}
+
 // Where threads wait for each other.
 class Barrier {
  public:
@@ -92,9 +106,7 @@ class Barrier {
       if (running.fetch_sub(1, relaxed) == 1) {
         return false;
       }
-      while (turn_.load(acquire) == turn) {
-        std::this_thread::yield();
-      }
+      wait_until([&] { return turn_.load(acquire) != turn; });
     }
     return true;
   }
@@ -218,9 +230,8 @@ class Pool {
     for (unsigned i = first; i < first + count; ++i) {
       workers_[i].ready.release();
     }
-    for (wanted_ += count; done_ != wanted_;) {
-      std::this_thread::yield();
-    }
+    wanted_ += count;
+    wait_until([this] { return done_ == wanted_; });
   }
 
   void join() { (void)done_.load(std::memory_order_acquire); }
