@@ -79,7 +79,7 @@ class Source:
 
 
 def open_source(data: Any, preprocess: Preprocessor | None, batch_size: int) -> Source:
-    """See `extract_features`; no row is read but the first, where there is no other way to tell the data.
+    """See `extract_features`; of a data set four rows are read, of a loader the first, to tell the data from others.
 
     Raises:
         ValueError: There is no row, a class folder is empty, or the pictures are no images of one size.
@@ -270,12 +270,13 @@ def _dataset(data: Any, preprocess: Preprocessor | None, batch_size: int) -> Sou
         for i in range(start, rows, batch_size):
             yield collate(i, [data[j] for j in range(i, min(i + batch_size, rows))])
 
-    first = data[0]
-    shown = _split(first)[0]
-    if isinstance(shown, Image.Image):
-        shown = torch.from_numpy(np.array(read_picture(shown, shown.width * shown.height)))
-    told = {"rows": str(rows), "first": _content(shown), "preprocess": _without_addresses(preprocess)}
-    images = not isinstance(shown, Mapping) and not (isinstance(shown, Tensor) and shown.dim() != 3)
+    shown = [_split(data[i])[0] for i in sorted({0, rows // 3, 2 * rows // 3, rows - 1})]
+    for i, one in enumerate(shown):
+        if isinstance(one, Image.Image):
+            shown[i] = torch.from_numpy(np.array(read_picture(one, one.width * one.height)))
+    told = {"rows": str(rows), "preprocess": _without_addresses(preprocess)}
+    told |= {f"row {i}": _content(one) for i, one in enumerate(shown)}
+    images = not isinstance(shown[0], Mapping) and not (isinstance(shown[0], Tensor) and shown[0].dim() != 3)
     return Source(rows, digest_of(told), batches, noun="image" if images else "row")
 
 

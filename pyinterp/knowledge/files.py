@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, fields
 from functools import partial
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -24,6 +25,15 @@ OPTIONAL = ("spread",)
 OF_HEADS = ("weights", "bias", "mean", "std")
 OF_PROBES = ("accuracy", "held", "labels", "marks")
 NAMES = ("layers", "image_names", "player_names", "class_names")
+
+
+def make_folder(folder: Path) -> None:
+    """Raises ValueError where something else has that name."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(
+            explain("folder", "a folder to keep files in", f"the file {folder}", "Choose another.")
+        )
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def save_knowledge(found: LayerKnowledge, path: str | PathLike[str]) -> None:

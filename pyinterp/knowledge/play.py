@@ -20,6 +20,7 @@ from pyinterp.games.players import Players
 from pyinterp.games.scores import make_scorer
 from pyinterp.interactions import sparse_and_or
 from pyinterp.interactions.subsets import subset_sizes
+from pyinterp.knowledge.files import make_folder
 from pyinterp.knowledge.layer_game import LayerGame
 from pyinterp.knowledge.layer_knowledge import LayerKnowledge
 from pyinterp.knowledge.taps import two_logits
@@ -70,7 +71,7 @@ def play_images(
         ValueError: As `Game.play`.
     """
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     first = make(0, images[0])
     subsets = 2 ** first[0].count
     ticker = Ticker(progress, len(images) * (1 + draws) * len(first) * subsets, 0, "masked images")

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from pyinterp.errors import explain
-from pyinterp.features import Features, extract_features
+from pyinterp.features import extract_features
 from pyinterp.features.data import Source, open_source
-from pyinterp.heads import SparseHead, fit_sparse_path, held_rows
-from pyinterp.heads.dense import class_rows
-from pyinterp.knowledge.files import load_probes, save_probes
+from pyinterp.heads import SparseHead, fit_sparse_path
+from pyinterp.knowledge.files import load_probes, make_folder, save_probes
 from pyinterp.knowledge.layers import Layer, Layers, find_layers
 from pyinterp.knowledge.metrics import can_tell, is_chance
 from pyinterp.knowledge.taps import ProbedNetwork, TapFeatures, Taps, reduction, two_logits
+from pyinterp.knowledge.task import Task, held_out_rows, task_of
 from pyinterp.models.graph import logits_of
 from pyinterp.models.identity import digest_of, tensor_digest
 from pyinterp.models.images import Preprocessor
@@ -195,7 +195,7 @@ def fit_probes(
         classes = two_logits(logits_of(call(network, take_rows(given, slice(2))))).shape[1]
     place = None if folder is None else Path(folder)
     if place is not None:
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
     of_layers = digest_of({"layers": str([layer.name for layer in found]), "width": str(width)})[:10]
     features = extract_features(
         TapFeatures(taps, classes),
@@ -215,8 +215,8 @@ def fit_probes(
             got = f"{len(class_names)}, and the label {int(features.labels.max())}"
             raise ValueError(explain(WHERE, "a class name for each label", got, "Pass one name per class."))
         features = replace(features, class_names=tuple(class_names))
-    task = _task(features, loaded.classes if loaded else (), classes)
-    held = _held(task, held_out, seed)
+    task = task_of(features, loaded.classes if loaded else (), classes)
+    held = held_out_rows(task, held_out, seed)
     rest = torch.ones(len(features), dtype=torch.bool).index_fill(0, held, False).nonzero()[:, 0]
     of_rows = tensor_digest(torch.stack([rest, task.labels[rest]]))[:10]
     heads, accuracy = [], []
@@ -251,7 +251,7 @@ def fit_probes(
 def _probe(
     layer: Layer,
     values: Tensor,
-    task: _Task,
+    task: Task,
     rows: Tensor,
     file: Path | None,
     seed: int,
@@ -260,9 +260,9 @@ def _probe(
     """The classifier on what one layer computes of the samples ``rows``."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "fit_sparse_path: expected every point", UserWarning
-            )  # told by layer
+            # Told by layer; and where classes have few samples, the held-out ones say so.
+            told = "fit_sparse_path: expected (every point|validation samples)"
+            warnings.filterwarnings("ignore", told, UserWarning)
             path = fit_sparse_path(
                 values,
                 task.labels[rows],
@@ -279,72 +279,6 @@ def _probe(
     if path.stopped == "interrupted":
         raise KeyboardInterrupt
     return replace(path.select(best="loss"), class_names=task.names)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """The classes that are there: (N,) labels from 0 on, names, and which of the network's classes they are."""
-
-    labels: Tensor
-    names: tuple[str, ...]
-    rows: tuple[int, ...] | None
-
-
-def _task(features: Features, known: Sequence[str], classes: int) -> _Task:
-    labels = features.labels
-    if labels is None or labels.is_floating_point():
-        got = "none" if labels is None else str(labels.dtype)
-        fix = "Pass labels, or a folder with a sub-folder per class."
-        raise ValueError(explain(WHERE, "labels (N,) of classes", got, fix))
-    if int(labels.min()) < 0:
-        fix = "Number the classes as the network does, from 0 on."
-        raise ValueError(explain(WHERE, "labels from 0 on", int(labels.min()), fix))
-    numbers, labels, counts = labels.unique(return_inverse=True, return_counts=True)
-    listed = tuple(numbers.tolist())
-    names = tuple(features.class_names[k] if features.class_names else str(k) for k in listed)
-    if len(listed) < 2:
-        raise ValueError(
-            explain(WHERE, "two classes or more", f"one, {names[0]!r}", "Add samples of others.")
-        )
-    single = [name for name, count in zip(names, counts.tolist(), strict=True) if count == 1]
-    if single:
-        more = ", ..." if len(single) > 5 else ""
-        got = f"one of {', '.join(single[:5])}{more}"
-        fix = "Add some, or leave these classes out."
-        raise ValueError(explain(WHERE, "two samples of each class or more", got, fix))
-    rows: tuple[int, ...] | None = listed if listed[-1] < classes else None
-    if features.class_names and known:
-        matched = class_rows(names, known, classes)
-        rows = None if matched is None else tuple(matched)
-    elif features.class_names and len(listed) != classes:
-        rows = None
-    elif known and rows is not None:
-        names = tuple(known[k] for k in rows)
-    return _Task(labels, names, rows)
-
-
-def _held(task: _Task, held_out: float | Tensor | Sequence[int], seed: int) -> Tensor:
-    """Numbers of the held-out samples, in rising order."""
-    if isinstance(held_out, (int, float)):
-        return held_rows(task.labels, held_out, seed)
-    held_out = torch.as_tensor(held_out)
-    count = len(task.labels)
-    rows = held_out.flatten().unique()
-    if (
-        not len(rows)
-        or rows.is_floating_point()
-        or rows.dtype == torch.bool
-        or not 0 <= rows[0] <= rows[-1] < count
-    ):
-        got = f"{rows.dtype}, {int(rows[0])} to {int(rows[-1])}" if len(rows) else "none"
-        fix = "Pass them as whole numbers, or a share."
-        raise ValueError(explain(WHERE, f"held_out samples from 0 to {count - 1}", got, fix))
-    left = torch.bincount(task.labels.index_fill(0, rows.cpu(), -1) + 1, minlength=len(task.names) + 1)[1:]
-    if int(left.min()) == 0:
-        got = f"none of {task.names[int(left.argmin())]}"
-        fix = "Hold fewer samples out."
-        raise ValueError(explain(WHERE, "samples of each class to fit the probes to", got, fix))
-    return rows.cpu().long()
 
 
 def _first(source: Source) -> Inputs:

@@ -80,3 +80,21 @@ def test_absent_classes_and_classes_that_the_network_does_not_know(small: Small)
     ):
         probes = fit_probes(small, images, labels + 5, layers=["low"], progress=False)
     assert probes.rows is None and probes.names == ("low",) and probes.class_names == ("5", "6", "7")
+
+
+def test_a_folder_that_is_a_file_and_a_share_that_is_a_word_are_refused(small: Small, tmp_path: Path) -> None:
+    images, labels = coloured()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="a folder to keep files in, got the file"):
+        fit_probes(small, images, labels, layers=["low"], folder=tmp_path / "file", progress=False)
+    with pytest.raises(TypeError, match="held_out as a share or as numbers, got 'a'"):
+        fit_probes(small, images, labels, layers=["low"], held_out="a", progress=False)  # type: ignore[arg-type]
+
+
+def test_another_seed_fits_other_probes_beside_those_that_are_kept(small: Small, tmp_path: Path) -> None:
+    images, labels = coloured()
+    given: dict[str, Any] = {"layers": ["low"], "folder": tmp_path, "progress": False}
+    first = fit_probes(small, images, labels, **given)
+    other = fit_probes(small, images, labels, seed=1, **given)
+    assert not torch.equal(first.held, other.held)
+    assert torch.equal(fit_probes(small, images, labels, **given).heads[0].weights, first.heads[0].weights)
