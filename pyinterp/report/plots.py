@@ -96,7 +96,8 @@ def line_chart(
     ys += [y for line in lines for _, low, high in line.band for y in (low, high)]
     if not xs:
         return Markup('<p class="quiet">{}: nothing was recorded.</p>').format(label)
-    x_axis = Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x or zero_x, shift=float(zero_x))
+    counts = all(float(x).is_integer() for x in xs)
+    x_axis = Axis(min(xs), max(xs), LEFT, WIDTH - RIGHT, log_x or zero_x, float(zero_x), counts)
     high = max(ys) if top is None else top
     y_axis = Axis(min(ys) if log_y else min(0.0, *ys), high, HEIGHT - BOTTOM, ABOVE, log_y)
     parts = [_frame(x_axis, y_axis, x_label, y_label)]
@@ -221,11 +222,19 @@ def dot_plot(
 
 
 class Axis:
-    """Maps values to positions, linearly or by logarithm, and chooses ticks."""
+    """Maps values to positions, linearly or by logarithm, and chooses ticks; whole ones for counts."""
 
     def __init__(
-        self, low: float, high: float, start: float, end: float, log: bool, shift: float = 0.0
+        self,
+        low: float,
+        high: float,
+        start: float,
+        end: float,
+        log: bool,
+        shift: float = 0.0,
+        whole: bool = False,
     ) -> None:
+        self.whole = whole
         if high <= low:
             even = not log or shift
             low, high = (min(0.0, low), low + (abs(low) or 1.0)) if even else (low / 2, low * 2)
@@ -243,8 +252,11 @@ class Axis:
         if self.log:
             return self._log_ticks()
         rough = (self.high - self.low) / count
+        if self.whole:
+            rough = max(rough, 1.0)
         power = 10 ** math.floor(math.log10(rough))
-        step = next(s * power for s in (1, 2, 2.5, 5, 10) if s * power >= rough * 0.999)
+        steps = (1, 2, 5, 10) if self.whole else (1, 2, 2.5, 5, 10)
+        step = next(s * power for s in steps if s * power >= rough * 0.999)
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]

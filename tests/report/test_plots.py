@@ -196,3 +196,16 @@ def test_stacks_lie_upon_each_other() -> None:
         assert above + more == pytest.approx(y, abs=0.11) and height >= 0
     assert boxes[1][1] == pytest.approx(2 * boxes[0][1], abs=0.11) and boxes[3][1] == 0
     assert NASTY not in svg
+
+
+def test_counts_have_whole_ticks() -> None:
+    """Orders 1 to 3, and 1 to 10: no tick at 1.5 or 2.5."""
+    for most in (3, 10):
+        chart = line_chart(
+            [Series("a", [(float(m), 0.5 * m) for m in range(1, most + 1)])],
+            label="l",
+            x_label="x",
+            y_label="y",
+        )
+        ticks = re.findall(r'text-anchor="middle"[^>]*>([\d.]+)<', chart)
+        assert len(ticks) >= 3 and all(float(tick).is_integer() for tick in ticks)
