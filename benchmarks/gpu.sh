@@ -3,9 +3,9 @@
 #
 #   benchmarks/gpu.sh [--dry-run] [FOLDER]
 #
-# Logs and what is done go into FOLDER (build/gpu): the same command goes on where it stopped, and FOLDER/summary.txt
-# tells how every step ended. A step that fails or takes too long does not keep the others from running. Results of the
-# benchmarks are in benchmarks/results/. Without a GPU, --dry-run builds what can be built and says what would run.
+# Logs and what is done go into FOLDER (build/gpu): the same command goes on where it stopped. A step that fails or takes
+# too long does not keep the others from running. benchmarks/results/ gets DATE-gpu.txt, which tells how every step ended,
+# and the results of the benchmarks. Without a GPU, --dry-run builds what can be built and says what would run.
 # PYTHON names the interpreter, whose torch knows CUDA; pytest, pytest-benchmark, timm and ninja are needed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
@@ -53,18 +53,20 @@ for step in "${steps[@]}"; do
     continue
   fi
   if [ -e "$folder/$name.done" ]; then
-    echo "$name: done before" | tee -a "$folder/summary.txt"
+    tee -a "$folder/summary.txt" <"$folder/$name.done"
     continue
   fi
   start=$SECONDS
   timeout --kill-after=10 "$limit" bash -c "$command" >"$folder/$name.log" 2>&1
   code=$?
   case $code in
-    0) told=ok && touch "$folder/$name.done" ;;
+    0) told=ok ;;
     124 | 137) told="took more than $limit s" ;;
     *) told="failed with $code" ;;
   esac
-  [ $code = 0 ] || failed=1
-  echo "$name: $told, $((SECONDS - start)) s. $(tail -n 1 "$folder/$name.log")" | tee -a "$folder/summary.txt"
+  line="$name: $told, $((SECONDS - start)) s. $(tail -n 1 "$folder/$name.log")"
+  echo "$line" | tee -a "$folder/summary.txt"
+  if [ $code = 0 ]; then echo "$line" >"$folder/$name.done"; else failed=1; fi
 done
+[ -n "$dry" ] || cp "$folder/summary.txt" "benchmarks/results/$(date +%F)-gpu.txt"
 exit $failed
