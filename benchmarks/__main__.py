@@ -24,7 +24,7 @@ from benchmarks.environment import environment
 
 HERE = Path(__file__).parent
 LABELS = ("network", "players", "noise", "shape", "dtype", "act", "layout", "start")
-MOVED = 0.1  # ratios of one run, repeated on a machine with nothing else to do, differ by less
+MOVED = 0.1  # told from here on; where others use the machine, the same code may differ by more
 
 
 def suites() -> list[str]:

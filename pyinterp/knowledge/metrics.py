@@ -12,9 +12,6 @@ from torch import Tensor
 from pyinterp.errors import explain
 from pyinterp.interactions.subsets import subset_sizes
 
-TYPES = ("AND", "OR")
-
-
 ODDS = 0.01
 """How often guessing may do as well as a layer that is said to know something."""
 

@@ -15,7 +15,7 @@ def small() -> Small:
 
 
 @pytest.fixture(scope="module")
-def measured(small: Small, tmp_path_factory: pytest.TempPathFactory) -> LayerKnowledge:
+def measured(small: Small) -> LayerKnowledge:
     images, labels = coloured()
     return measure_knowledge(
         small, images, labels, players=grid_players(2, 2), count=6, draws=5, progress=False
