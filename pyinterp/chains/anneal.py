@@ -12,6 +12,7 @@ from pyinterp.chains.adam import Adam
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
 from pyinterp.chains.progress import Recorder
+from pyinterp.chains.replay import Replay
 
 CLOSED = -20.0
 """Logit of a unit that was closed for good."""
@@ -192,6 +193,10 @@ class Anneal:
         self.settled = torch.zeros_like(self.weight, dtype=torch.bool)
         self.settled_logits = torch.zeros_like(self.a)
         self.seed, self.taken, self.done, self.late = seed, 0, 0.0, False
+        self.generator = torch.Generator(images.device)
+        plain = not callable(objective.keep)  # what a callable does can't be known
+        self.ask = Replay(engine, self._slope, plain)
+        self.look_at = Replay(engine, self._look, plain)
 
     def run(self, recorder: Recorder) -> Annealed:
         """All steps; after Ctrl-C, where it stood (``recorder.interrupted``)."""
@@ -200,7 +205,8 @@ class Anneal:
             for step in range(1, steps + steps // 2 + 1):
                 if step == steps + 1:
                     self._extend()
-                if self.done >= self.schedule.judge_from and self.settled.all():
+                looks = step % self.schedule.look == 1  # now and then: it makes the host wait for the GPU
+                if looks and self.done >= self.schedule.judge_from and self.settled.all():
                     break
                 self.taken, self.done = step, min(1.0, step / steps)
                 over = self.settled[:, 0]
@@ -220,11 +226,8 @@ class Anneal:
         available, stretch = self.available[mine], self.log_scores.exp()
         gates = (self.a[mine] / temperature + self._noise()).sigmoid_() * available
         gates = torch.where(engine.leads, available, gates)
-        scores = (gates * stretch[mine]).requires_grad_()
-        logits = engine.logits(scores, self.images, self.each)
-        divergence = self.objective.divergence(logits)
-        cost = divergence + self.strictness * self.objective.shortfall(logits)
-        (gradient,) = torch.autograd.grad((cost / self.counts[mine]).sum(), scores)
+        scores = gates * stretch[mine]
+        gradient, divergence, cost, agrees = self.ask(scores, self.strictness)
         with torch.no_grad():
             price = self.weight[mine] * engine.cost / self.counts[mine, None]
             slope = (gradient * stretch[mine] + price) * gates * (1 - gates) / temperature
@@ -236,7 +239,6 @@ class Anneal:
             if self.scaled:
                 self.log_scores += self.stretch.step(self._added(gradient * scores)) * self.available
             gates = self._added(gates) / self.counts[:, None]
-            agrees = self.objective.agrees(logits)
             off, share = self._per_trial(divergence), (gates * engine.cost).sum(1, keepdim=True) / len(engine)
             if self.done < schedule.judge_from:
                 self._steer(off, share, self._per_trial(agrees.to(off)))
@@ -274,8 +276,7 @@ class Anneal:
         if self.target.keep is not None:
             order = self.a.masked_fill(~self.available, -math.inf)
             rounded &= engine.first(order, self.target.keep * len(engine))
-        logits = self._logits(rounded * stretch)
-        divergence, agrees = self.objective.divergence(logits), self.objective.agrees(logits)
+        divergence, agrees = self.look_at(rounded * stretch)
         off, agreement = self._per_trial(divergence), self._per_trial(agrees.to(divergence))
         share = rounded.sum(1, keepdim=True).to(off) / len(engine)
         if self.target.kl is not None:
@@ -353,8 +354,9 @@ class Anneal:
         ramp = (self.done - schedule.noise_from) / (schedule.noise_to - schedule.noise_from)
         if ramp <= 0:
             return 0.0
-        generator = torch.Generator().manual_seed((1_000_003 * self.seed + self.taken) % 2**63)
-        draws = torch.rand(int(self.counts.max()), len(self.engine), generator=generator)
+        self.generator.manual_seed((1_000_003 * self.seed + self.taken) % 2**63)
+        shape = max(self.sizes), len(self.engine)
+        draws = torch.rand(shape, generator=self.generator, device=self.images.device)
         noise = schedule.noise * min(1.0, ramp) * draws.clamp_(1e-6, 1 - 1e-6).logit_()
         return noise.to(self.a)[self.place]
 
@@ -362,8 +364,20 @@ class Anneal:
         """(G, units_total) a / T; `CLOSED` where a unit was closed for good."""
         return self.engine.tied((self.a / self._temperature()).masked_fill(~self.available, CLOSED))
 
-    def _logits(self, scores: Tensor) -> Tensor:
-        return self.engine.logits(scores if self.rows is not None else scores[0], self.images, self.rows)
+    def _slope(self, scores: Tensor, strictness: Tensor) -> tuple[Tensor, ...]:
+        """Of scores (N, units_total): the cost's slope (N, units_total), divergence, cost and agreement (N,)."""
+        scores = scores.detach().requires_grad_()
+        logits = self.engine.logits(scores, self.images, self.each)
+        divergence = self.objective.divergence(logits)
+        cost = divergence + strictness * self.objective.shortfall(logits)
+        (gradient,) = torch.autograd.grad((cost / self.counts[self.group]).sum(), scores)
+        return gradient, divergence.detach(), cost.detach(), self.objective.agrees(logits)
+
+    @torch.no_grad()
+    def _look(self, scores: Tensor) -> tuple[Tensor, ...]:
+        """Of scores (G, units_total): divergence and agreement (N,)."""
+        logits = self.engine.logits(scores if self.rows is not None else scores[0], self.images, self.rows)
+        return self.objective.divergence(logits), self.objective.agrees(logits)
 
     def _temperature(self) -> float:
         schedule = self.schedule

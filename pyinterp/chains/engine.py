@@ -16,7 +16,8 @@ from pyinterp.models.prefix import SplitNetwork
 from pyinterp.models.shrink import live_units, shrink
 from pyinterp.models.sites import Site
 
-SHRINK_BELOW = 0.9
+SHRINK_BELOW = {"cpu": 0.9, "cuda": 0.5}
+"""A network gets smaller once at most this share of its units is left: a GPU gains less by it, and records anew."""
 
 
 class Engine:
@@ -31,6 +32,7 @@ class Engine:
         sizes: Units per site.
         is_unit: (units_total,) bool; False for layer gates.
         stored: (units_total,) bool, the units that are physically there.
+        network: What runs now: another object whenever units went or came back.
         leads: (units_total,) bool, the units that one depthwise filter alone reads: of no use without it.
         cost: (units_total,) how many units open with this one: 0 for those that lead, 1 + those that lead here.
     """
@@ -57,7 +59,7 @@ class Engine:
         passed = [units for site, units in zip(sites, places, strict=True) if site.node in cuts]
         passed = [units[self.is_unit[units] & ~self.leads[units]] for units in passed]
         self._passed = [units for units in passed if len(units)]
-        self._whole = self._network = SplitNetwork(self.gated.module)
+        self._whole = self.network = SplitNetwork(self.gated.module)
         self._taken: list[Tensor] | None = None
         self.stored = torch.ones_like(self.is_unit)
 
@@ -72,7 +74,7 @@ class Engine:
         with torch.autocast(
             self.device.type, self.autocast or torch.bfloat16, enabled=self.autocast is not None
         ):
-            logits = self._network(images, group, *rows)
+            logits = self.network(images, group, *rows)
         if scores.requires_grad and not logits.requires_grad:  # no gate is left: the slopes are 0
             logits = logits + 0 * scores.sum()
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -83,21 +85,23 @@ class Engine:
         The smaller network's logits on ``probe`` (one image) must equal the larger one's; else the larger one stays.
         """
         open_units = open_units & self.stored
-        if int(open_units.sum()) > SHRINK_BELOW * int(self.stored.sum()):
+        enough = SHRINK_BELOW.get(self.device.type, SHRINK_BELOW["cuda"])
+        if int(open_units.sum()) > enough * int(self.stored.sum()):
             return
         scores = open_units.to(torch.promote_types(probe.dtype, torch.float32))
         with torch.no_grad():
             before = self.logits(scores, probe)
-        old = self._network, self._taken
+        old = self.network, self._taken
         small = shrink(self.gated, open_units.split(self.sizes))
         store_channels_last(small.module)
-        self._network, self._taken = SplitNetwork(small.module), small.stored
+        self.network = SplitNetwork(small.module)
+        self._taken = [units.to(self.device) for units in small.stored]
         with torch.no_grad():
             after = self.logits(scores, probe)
         rounding = 4 * torch.finfo(probe.dtype).eps
         allowed = (0.1 if self.autocast else max(1e-3, rounding)) * (1 + before.abs().max())
         if not (before - after).abs().max() <= allowed:
-            self._network, self._taken = old
+            self.network, self._taken = old
             warnings.warn(
                 f"a smaller network differs by {(before - after).abs().max():.3g} in its logits and was not used; the "
                 "result is right, but slower. Please report the model.",
@@ -135,7 +139,7 @@ class Engine:
 
     def reopen(self) -> None:
         """Bring all units back."""
-        self._network, self._taken = self._whole, None
+        self.network, self._taken = self._whole, None
         self.stored = torch.ones_like(self.is_unit)
 
     def live(self, kept: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -92,7 +93,12 @@ class Objective:
         return self._is_distribution and self._picked(self.logits).shape[1] > 1
 
     def _picked(self, logits: Tensor) -> Tensor:
-        return logits if self.keep is None else logits[:, list(self.keep)]  # type: ignore[arg-type]
+        return logits if self.keep is None else logits[:, self._classes]
+
+    @cached_property
+    def _classes(self) -> Tensor:
+        """The classes that are kept, on the device of the logits."""
+        return torch.tensor(list(self.keep), device=self.logits.device)  # type: ignore[arg-type]
 
     def _log(self, logits: Tensor) -> Tensor:
         picked = self._picked(logits)

@@ -10,6 +10,7 @@ from pyinterp.chains.checks import Options
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
 from pyinterp.chains.progress import Recorder
+from pyinterp.chains.replay import Replay
 
 START_SCORE, START_LOGIT = 1.0, 1.0
 BETAS = (0.9, 0.999)
@@ -53,57 +54,59 @@ def optimise_scores(
     """
     trials = int(group.max()) + 1
     counts = torch.bincount(group, minlength=trials)
+    sizes = counts.tolist()
     rows = group if trials > 1 else None
-    units, layers = engine.is_unit, ~engine.is_unit
+    is_unit = engine.is_unit
+    units, layers = int(is_unit.sum()), int((~is_unit).sum())
     dtype = torch.promote_types(images.dtype, torch.float32)
-    values = torch.full((trials, len(engine)), START_SCORE, device=images.device, dtype=dtype)
-    values[:, layers] = START_LOGIT
+    start = torch.where(is_unit, START_SCORE, START_LOGIT).to(dtype)
+    values = start.expand(trials, -1).clone()
     walk = Adam(values, options.lr, BETAS)
     top = float("inf") if options.mode == "scaled" else 1.0
     open_units = torch.ones_like(values, dtype=torch.bool)
     losses: list[Tensor] = []
     settled = torch.zeros(trials, dtype=torch.bool, device=images.device)
     recorder.phase = "scores"
+
+    def ask(gates: Tensor) -> tuple[Tensor, ...]:
+        """Of gates (G, units_total): the slope of the mean divergence; divergence and agreement (N,)."""
+        gates = gates.detach().requires_grad_()
+        logits = engine.logits(gates if rows is not None else gates[0], images, rows)
+        divergence = objective.divergence(logits)
+        (gradient,) = torch.autograd.grad((divergence / counts[group]).sum(), gates)
+        return gradient, divergence.detach(), objective.agrees(logits)
+
+    replay = Replay(engine, ask, recorded=not callable(objective.keep))
     try:
         for step in range(1, options.steps + 1):
-            gates = values.clone()
-            gates[:, layers] = (values[:, layers] / options.temperature).sigmoid()
-            gates.requires_grad_()
-            logits = engine.logits(gates if rows is not None else gates[0], images, rows)
-            divergence = objective.divergence(logits)
-            (gradient,) = torch.autograd.grad((divergence / counts[group]).sum(), gates)
-            with torch.no_grad():
-                off = _per_trial(divergence, group, counts)
-                loss = off + options.sparsity_weight * gates[:, units].sum(1)
-                slope = options.sparsity_weight * torch.ones_like(gates)
-                if layers.any():
-                    loss = loss + options.layer_weight * gates[:, layers].mean(1)
-                    slope[:, layers] = options.layer_weight / int(layers.sum())
-                slope = slope + gradient
-                slope[:, layers] *= (gates * (1 - gates))[:, layers] / options.temperature
-                values += walk.step(slope) * ~settled[:, None]  # it waits for the others as if it were alone
-                values[:, units] = values[:, units].clamp(0, top)
-                if step % LOOK == 0:
-                    open_units &= (values > 0) | layers
-                    engine.close_all_but(open_units.any(0), images[:1])
-                values[~open_units] = 0
-            recorder(
-                {
-                    "kl": off,
-                    "agreement": _per_trial(objective.agrees(logits).to(off), group, counts),
-                    "kept": (gates[:, units] >= options.threshold).float().mean(1),
-                    "loss": loss,
-                }
-            )
+            gates = torch.where(is_unit, values, (values / options.temperature).sigmoid())
+            gradient, divergence, agrees = replay(gates)
+            off = _per_trial(divergence, sizes)
+            loss = off + options.sparsity_weight * (gates * is_unit).sum(1)
+            slope = gradient + options.sparsity_weight
+            if layers:
+                loss = loss + options.layer_weight / layers * (gates * ~is_unit).sum(1)
+                bend = gates * (1 - gates) / options.temperature
+                slope = torch.where(is_unit, slope, (gradient + options.layer_weight / layers) * bend)
+            values = (
+                values + walk.step(slope) * ~settled[:, None]
+            )  # it waits for the others as if it were alone
+            values = torch.where(is_unit, values.clamp(0, top), values)
+            if step % LOOK == 0:
+                open_units &= (values > 0) | ~is_unit
+                engine.close_all_but(open_units.any(0), images[:1])
+            values = values.masked_fill(~open_units, 0)
+            kept = ((gates >= options.threshold) & is_unit).float().sum(1) / units
+            agreement = _per_trial(agrees.to(off), sizes)
+            recorder({"kl": off, "agreement": agreement, "kept": kept, "loss": loss}, over=settled)
             losses.append(loss)
             if step >= 10:
-                settled |= _settled(losses, int(units.sum()))
-            if settled.all():
+                settled = settled | _settled(losses, units)
+            if step % WINDOW == 0 and settled.all():
                 break
     except KeyboardInterrupt:
         recorder.interrupted = True
-    gates = values.clone()
-    gates[:, layers] = (values[:, layers] / options.temperature).sigmoid()
+    gates = torch.where(is_unit, values, (values / options.temperature).sigmoid())
     gates = gates.masked_fill(gates < options.threshold, 0)
     return gates if options.mode == "scaled" else (gates > 0).to(gates)
 
@@ -114,11 +117,6 @@ def _settled(losses: list[Tensor], units: int) -> Tensor:
     return recent.diff(dim=0).abs().mean(0) < STILL * units
 
 
-def _per_trial(values: Tensor, group: Tensor, counts: Tensor) -> Tensor:
+def _per_trial(values: Tensor, sizes: list[int]) -> Tensor:
     """(G,) means of (N,) values."""
-    return (
-        torch.zeros(len(counts), device=values.device, dtype=values.dtype).index_add_(
-            0, group, values.detach()
-        )
-        / counts
-    )
+    return torch.stack([part.mean() for part in values.split(sizes)])

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+PAUSE = 0.1
+"""Seconds between two looks of the bar at the measures, each of which waits for a GPU."""
 Progress = bool | Callable[[Mapping[str, Any]], None] | None
 
 
@@ -46,6 +48,7 @@ class Recorder:
         self._start = time.perf_counter()
         self._call = progress if callable(progress) else None
         self._bar: Any = None
+        self._shown = 0.0
         if progress is True or (progress is None and sys.stderr.isatty()):
             self._bar, self._task = _bar(steps)
 
@@ -60,11 +63,13 @@ class Recorder:
         now = time.perf_counter() - self._start
         entry = _Entry(len(self._entries) + 1, now, self.phase, trial, over, measures)
         self._entries.append(entry)
-        if self._call or self._bar:
+        due = self._bar and now >= self._shown + PAUSE
+        if self._call or due:
             row = {name: float(value.mean()) for name, value in measures.items()}
             if self._call:
                 self._call({"step": entry.step, "seconds": now, "phase": self.phase, **row})
-            if self._bar:
+            if due:
+                self._shown = now
                 words = f"{self.phase}: {100 * row['kept']:5.2f} % open, KL {row['kl']:.3f}"
                 self._bar.update(self._task, completed=entry.step, description=words)
 

@@ -19,18 +19,21 @@ class SplitNetwork:
 
     Args:
         module: forward(images, group, *scores), functional, with frozen weights.
+
+    Attributes:
+        remembered: The last images, and what of them does not depend on the scores.
     """
 
     def __init__(self, module: GraphModule) -> None:
         self._first, self._rest = _split(module)
-        self._last: tuple[Tensor | None, Any] = (None, ())
+        self.remembered: tuple[Tensor | None, Any] = (None, ())
 
     def __call__(self, images: Tensor, group: Tensor | None, *scores: Tensor) -> Tensor:
         """Logits. Images that are the same object as the last ones are taken to be unchanged."""
-        if images is not self._last[0]:
+        if images is not self.remembered[0]:
             with torch.no_grad():
-                self._last = (images, self._first(channels_last(images)))
-        return self._rest(*self._last[1], group, *scores)  # type: ignore[no-any-return]
+                self.remembered = (images, self._first(channels_last(images)))
+        return self._rest(*self.remembered[1], group, *scores)  # type: ignore[no-any-return]
 
 
 def _split(module: GraphModule) -> tuple[GraphModule, GraphModule]:
