@@ -8,13 +8,14 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 from pyinterp.games.reach import batch_symbol, is_batch_size
+from pyinterp.models.fold import fold
 from pyinterp.models.graph import TracedModel
 
 aten = torch.ops.aten
 
 
 def cut_out(traced: TracedModel, inputs: Sequence[Node], outputs: Sequence[Node]) -> GraphModule:
-    """forward(*inputs) -> tuple of outputs; weights are shared.
+    """forward(*inputs) -> tuple of outputs, for inference alone: see `fold`.
 
     Args:
         traced: The network.
@@ -37,4 +38,6 @@ def cut_out(traced: TracedModel, inputs: Sequence[Node], outputs: Sequence[Node]
             copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output(tuple(copies[node] for node in outputs))
     graph.lint()
-    return GraphModule(traced.module, graph, class_name="Segment").eval()
+    segment = GraphModule(traced.module, graph, class_name="Segment").eval()
+    fold(segment)
+    return segment
