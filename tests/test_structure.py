@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "models": {"ops", "errors"},
     "games": {"models", "ops", "errors", "storage", "progress", "memory"},
     "interactions": {"games", "models", "ops", "errors", "storage", "version", "progress"},
-    "features": {"ops", "models", "errors", "storage", "progress"},
+    "features": {"ops", "models", "errors", "storage", "progress", "memory"},
     "elastic": {"features.statistics", "ops", "errors", "memory"},
     "heads": {
         "elastic",
@@ -45,7 +45,7 @@ MAY_IMPORT = {
         "progress",
         "memory",
     },
-    "chains": {"models", "ops", "errors", "storage"},
+    "chains": {"models", "ops", "errors", "storage", "memory"},
     "knowledge": {
         "interactions",
         "games",

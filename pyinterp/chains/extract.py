@@ -20,6 +20,7 @@ from pyinterp.chains.objective import Keep, Objective, check_keep
 from pyinterp.chains.progress import Progress, Recorder
 from pyinterp.chains.recipes import find_by_penalty, find_by_target
 from pyinterp.errors import explain
+from pyinterp.memory import reused_memory
 from pyinterp.models.gating import GatedModel, channels_last, gate_model
 from pyinterp.models.gradients import with_gradients
 from pyinterp.models.graph import require_finite, trace
@@ -153,6 +154,7 @@ Result = TypeVar("Result")
 
 
 @with_gradients
+@reused_memory()
 def _extract(
     model: nn.Module | LoadedModel,
     batches: Sequence[Any],

@@ -16,6 +16,7 @@ from pyinterp.features.data import WHERE, Batch, Source, open_source
 from pyinterp.features.features import Features, features_from, require_finite_rows
 from pyinterp.features.labels import as_labels
 from pyinterp.features.rows import FileRows, Rows
+from pyinterp.memory import reused_memory
 from pyinterp.models.classifier import find_classifier, reading_features
 from pyinterp.models.graph import require_eval, require_own_forward
 from pyinterp.models.identity import model_digest
@@ -24,6 +25,7 @@ from pyinterp.models.inputs import Inputs, rows_of
 from pyinterp.progress import Progress, Ticker
 
 
+@reused_memory()
 def extract_features(
     model: nn.Module,
     data: Any,

@@ -20,7 +20,7 @@ from pyinterp.games.evaluate import Evaluation, Worker, evaluate_in_batches
 from pyinterp.games.noise import Noise, measure_noise
 from pyinterp.games.scores import checked_scores
 from pyinterp.games.values import GameValues
-from pyinterp.memory import free_bytes
+from pyinterp.memory import free_bytes, reused_memory
 from pyinterp.models.identity import digest_of
 from pyinterp.ops.mask_inputs import MOST_PLAYERS
 from pyinterp.progress import Progress, Ticker
@@ -178,6 +178,7 @@ class Game(ABC):
 
         return as_shapiq(self, batch_size)
 
+    @reused_memory()
     def evaluate_many(self, codes: Tensor, *, batch_size: int | None = None) -> Tensor:
         """Evaluate any subsets, in batches that fit.
 
@@ -234,6 +235,7 @@ class Game(ABC):
         own = dict.fromkeys(("target_name", "score", "baseline", "masking"), "its own")
         return {"game": name, "target": None, "precision": str(self.dtype).removeprefix("torch."), **own}
 
+    @reused_memory()
     def _play(
         self,
         batch_size: int | None,
