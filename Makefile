@@ -15,7 +15,7 @@ demo: $(VENV)/.demo  ## explain a pretrained network on real photographs, write 
 test: $(VENV)/.dev browser  ## everything CI runs
 	$(MAKE) -j2 --output-sync=target lint types pytest cpp install-check reference
 
-bench: $(VENV)/.dev  ## throughput, each number beside its bound
+bench: $(VENV)/.dev $(VENV)/.peers  ## throughput, each number beside its bound and beside peers
 	$(PY) -m benchmarks
 
 lint: $(VENV)/.dev
@@ -56,6 +56,6 @@ $(VENV)/.torch:
 	$(PY) -m pip install "torch>=2.10" torchvision
 	touch $@
 
-$(VENV)/.demo $(VENV)/.dev: $(VENV)/.%: $(VENV)/.torch $(BUILD_INPUTS)
+$(VENV)/.demo $(VENV)/.dev $(VENV)/.peers: $(VENV)/.%: $(VENV)/.torch $(BUILD_INPUTS)
 	$(PY) -m pip install -e ".[$*]"
 	touch $@

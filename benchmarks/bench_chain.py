@@ -16,6 +16,7 @@ import copy
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
@@ -31,6 +32,7 @@ from pyinterp.chains.anneal import Anneal, Schedule, Target
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
 from pyinterp.chains.progress import Recorder
+from pyinterp.memory import reused_memory
 from pyinterp.models import Site, load, sites, trace
 
 STEPS = int(os.environ.get("CHAIN_STEPS", "300"))
@@ -94,7 +96,13 @@ class Meanwhile(Recorder):
         super().__init__(False, STEPS)
         self.eager, self.steps, self.search = eager, 0, 0.0
         self.seconds: dict[str, list[float]] = {name: [] for name in eager}
-        self.last = time.perf_counter()
+        self.memory = ExitStack()
+        self.last = self.start()
+
+    def start(self) -> float:
+        """The search goes on, with freed memory used again, as in `extract_chain`."""
+        self.memory.enter_context(reused_memory())
+        return time.perf_counter()
 
     def __call__(
         self, measures: dict[str, Tensor], trial: int | None = None, over: Tensor | None = None
@@ -107,13 +115,13 @@ class Meanwhile(Recorder):
                 loop.step()
                 _wait()
                 self.seconds[name].append(time.perf_counter() - start)
-            self.last = time.perf_counter()
+            self.last = self.start()
 
     def stop(self) -> None:
-        """Add what the search has taken since the clock was last set."""
+        """Add what the search has taken since it went on; what runs now gets its memory as torch usually does."""
         _wait()
+        self.memory.close()
         self.search += time.perf_counter() - self.last
-        self.last = time.perf_counter()
 
 
 def _wait() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import moved, ratios, read, suites, table
+from benchmarks.study_growth import slope
+from benchmarks.study_profile import kind_of
 
 ROOT = Path(__file__).parents[1]
 OPS = {
@@ -80,3 +82,32 @@ def test_an_unknown_suite_is_refused_with_the_names() -> None:
         [sys.executable, "-m", "benchmarks", "gates"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2 and "invalid choice: 'gates'" in done.stderr and "subset_sum" in done.stderr
+
+
+def test_exponents_of_growth() -> None:
+    powers = [{"size": size, "seconds": 3 * size**1.5} for size in (1, 2, 8, 64)]
+    assert slope(powers, doubling=False) == pytest.approx((1.5, 0))
+    doublings = [{"size": size, "seconds": 0.1 * 2.0 ** (1.25 * size)} for size in (8, 10, 12)]
+    assert slope(doublings, doubling=True) == pytest.approx((1.25, 0))
+    scattered = [
+        {"size": size, "seconds": size * noise} for size, noise in ((1, 1.1), (2, 0.9), (4, 1.1), (8, 1))
+    ]
+    value, error = slope(scattered, doubling=False)
+    assert abs(value - 1) < 2 * error
+
+
+@pytest.mark.parametrize(
+    ("op", "kind"),
+    [
+        ("aten::mkldnn_convolution", "convolutions"),
+        ("aten::convolution_backward", "convolutions"),
+        ("aten::addmm", "products"),
+        ("pyinterp::gate_backward", "own kernels"),
+        ("aten::constant_pad_nd", "padding"),
+        ("aten::copy_", "copies and layouts"),
+        ("aten::native_batch_norm", "batch norm"),
+        ("aten::sum", "other ops"),
+    ],
+)
+def test_ops_are_told_by_what_they_do(op: str, kind: str) -> None:
+    assert kind_of(op) == kind
