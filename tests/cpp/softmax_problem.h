@@ -1,7 +1,9 @@
 // softmax_residual_ straight from its definition, in double.
 #pragma once
 
+#include <initializer_list>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "check.h"
@@ -26,7 +28,25 @@ struct Problem {
       if (weighed) {
         weights.push_back(static_cast<S>(0.25 + i % 3));
       }
-      const double weight = weighed ? weights[i] : 1;
+    }
+    define();
+  }
+
+  // The same with other logits at some places: NaN and infinities make what torch makes of them.
+  Problem with(std::initializer_list<std::pair<int64_t, S>> places) const {
+    Problem other(*this);
+    for (const auto& [place, value] : places) {
+      other.logits.at(place) = value;
+    }
+    other.define();
+    return other;
+  }
+
+  void define() {
+    residuals.clear();
+    losses.clear();
+    for (int64_t i = 0; i < rows; ++i) {
+      const double weight = weights.empty() ? 1 : weights[i];
       double most = -1e300, total = 0;
       for (int64_t j = 0; j < classes; ++j) {
         most = std::fmax(most, at(i, j));

@@ -1,4 +1,6 @@
 // The CUDA kernels of softmax_residual_, run on the host by host_cuda.h, against the definition.
+#include <limits>
+
 #include "host_cuda.h"
 // After it: the kernel needs its words.
 #include "cuda/softmax_kernel.cuh"
@@ -33,6 +35,15 @@ template <class S>
 void check_all() {
   for (const int64_t classes : {1, 2, 31, 32, 33, 64, 65, 127, 200}) {  // within and beyond what the threads hold
     const Problem<S> p(5, classes, classes % 2 == 1, S{20});
+    check_team<1, 1>(p, 2);
+    check_team<1, 4>(p, 1);
+    check_team<2, 2>(p, 1);
+  }
+  const S none = std::numeric_limits<S>::quiet_NaN(), infinite = std::numeric_limits<S>::infinity();
+  for (const int64_t classes : {3, 65, 200}) {  // in registers, and beyond what the threads hold
+    const int64_t last = classes - 1, second = classes, third = 2 * classes;
+    const Problem<S> plain(5, classes, true, S{0});
+    const Problem<S> p = plain.with({{0, none}, {second + last, infinite}, {third + last, -infinite}, {third, -infinite}});
     check_team<1, 1>(p, 2);
     check_team<1, 4>(p, 1);
     check_team<2, 2>(p, 1);
