@@ -6,8 +6,9 @@ Default network, 10 images; on a GPU also ResNet-50 and VGG-19 with 20 images an
 annealing alone, until it ends; the eager loop, whose steps all cost the same, runs one after every CHAIN_STEPS / 15
 steps of it, so that a busy machine troubles both alike. Compared are the search's total and the eager loop's median
 times the number of steps. Some steps of the search ask the network twice (once soft, once rounded), and the checks and
-rebuilds of the shrinking network are in its time; the eager step is the bare minimum. "together" is a step of several
-chains at once over a step of one, each of as many images.
+rebuilds of the shrinking network are in its time; the eager step is the bare minimum. "compile" is the channels-last
+loop through torch.compile, without the time to compile. "together" is a step of several chains at once over a step of
+one, each of as many images.
 """
 
 from __future__ import annotations
@@ -41,7 +42,11 @@ ON_GPU = harness.DEVICE.type == "cuda"
 NETWORKS = ("default", "resnet50", "vgg19") if ON_GPU else ("default",)
 TOGETHER = 16 if ON_GPU else 4
 ROWS: list[dict[str, Any]] = []
-FORMATS = {"eager": torch.contiguous_format, "eager_channels_last": torch.channels_last}
+FORMATS = {
+    "eager": torch.contiguous_format,
+    "eager_channels_last": torch.channels_last,
+    "compile": torch.channels_last,
+}
 
 
 class Hooked:
@@ -136,6 +141,7 @@ def compare(model: nn.Module, images: Tensor) -> tuple[dict[str, Any], harness.S
     filters = [site for site in sites(model, images) if site.kind != "layer"]
     engine = Engine(trace(model, images[:1]), filters)
     eager = {name: Hooked(model, filters, images, objective, form) for name, form in FORMATS.items()}
+    eager["compile"].model.compile()
     drawn = 1 - 0.1 * torch.rand(len(engine), generator=torch.Generator().manual_seed(0))
     scores = drawn.to(images.device).requires_grad_()
 

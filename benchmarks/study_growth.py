@@ -5,7 +5,7 @@ python benchmarks/study_growth.py --out FILE [--figure FILE.png] [--curve player
 Each point is a process of its own: its time is the best of some turns, its memory what the job takes beyond what was
 there before (the peak that Linux tells). An exponent is the slope of log time over log size, by least squares, with its
 standard error; for players it is the slope of log2 time per player, 1 where every player doubles it. A curve ends where
-one point has taken longer than --longest seconds.
+the next point would take longer than --longest seconds if it grew as the last one did.
 """
 
 from __future__ import annotations
@@ -145,7 +145,10 @@ def grow(curve: str, longest: float) -> dict[str, Any]:
         told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         points.append(json.loads(told.splitlines()[-1]))
         print(curve, points[-1], flush=True)
-        if points[-1]["seconds"] > longest:
+        expected = points[-1]["seconds"] * (
+            points[-1]["seconds"] / points[-2]["seconds"] if points[1:] else 1
+        )
+        if expected > longest:
             break
     doubling = what == "players"
     upper = points[len(points) // 2 - 1 :]
