@@ -2,9 +2,9 @@
 
 python benchmarks/study_growth.py --out FILE [--figure FILE.png] [--curve players] [--longest 120]
 
-Each point is a process of its own: its time is the best of some turns, its memory what the job and its inputs take (the
-peak that Linux tells, beyond what the libraries had taken). An exponent is the slope of log time over log size, by least
-squares, with its standard error; for players it is the slope of log2 time per player, 1 where every player doubles it. A
+Each point is a process of its own: its time is the best of some turns, its memory what the job and its inputs take
+(the peak that Linux tells, beyond what libraries had taken). An exponent is the slope of log time over log size, by
+least squares, with its standard error; for players it is the slope of log2 time per player, 1 where each doubles it. A
 curve ends where the next point would take longer than --longest seconds if it grew as the last one did.
 """
 
@@ -167,7 +167,7 @@ def draw(curves: dict[str, Any], file: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, panels = pyplot.subplots(2, 4, figsize=(15, 6.4), layout="constrained")
     for panel, (name, curve) in zip(panels.flat, curves.items(), strict=False):
@@ -181,6 +181,9 @@ def draw(curves: dict[str, Any], file: Path) -> None:
         beside.plot(sizes, [max(1, one["mebibytes"]) for one in curve["points"]], "s--", color="#c25b12")
         beside.set(ylabel="MiB", yscale="log")
         beside.yaxis.label.set_color("#c25b12")
+        beside.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        beside.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+        beside.minorticks_off()
         panel.yaxis.label.set_color("#1f5fa8")
     figure.savefig(file, dpi=90)
 

@@ -29,7 +29,7 @@ from pyinterp.models import LoadedModel, load_images
 from pyinterp.models.identity import tensor_digest
 from pyinterp.models.inputs import place_of
 
-LONG = 30.0
+LONG = 5.0
 """Seconds that plain forwards must take before the shared prefix, whose tables cost some, is tried."""
 
 
@@ -52,7 +52,7 @@ class ImageGame(NetworkGame):
             first block of a vision transformer, which has no baseline and is another game, at about half the cost.
             The borders of `grid_players` then follow the patches; other players must own whole patches.
         allow_tf32: Let GPUs round float32 products to TF32. An error in v(S) grows by 2^(|S|/2) in interactions.
-        shared_prefix: Where plain forwards would take half a minute or more, compute what subsets share in the first
+        shared_prefix: Where plain forwards would take 5 seconds or more, compute what subsets share in the first
             layers once, if that pays; equal within float rounding. See `pyinterp.games.prefix`. Not in float16 and
             bfloat16, where sums in another order would differ by up to 4e-2.
 
