@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from pyinterp.models.dataflow import argument, batch_norm_after, only_user
+from pyinterp.models.dataflow import argument, batch_norm_after
 from pyinterp.models.graph import op_of
 
 aten = torch.ops.aten
@@ -35,7 +37,7 @@ def fold(module: GraphModule) -> None:
             _fold_norm(module, node, batch_norm_after(node))
         elif op_of(node) in _IN_PLACE:
             source = node.args[0]
-            if isinstance(source, Node) and op_of(source) in _FRESH and only_user(source) is node:
+            if isinstance(source, Node) and op_of(source) in _FRESH and len(source.users) == 1:
                 node.target = _IN_PLACE[op_of(node)]
     module.graph.lint()
     module.recompile()
@@ -76,7 +78,7 @@ def _buffer(module: GraphModule, node: object) -> Tensor | None:
     """The tensor that a node reads, or None."""
     if not isinstance(node, Node) or node.op != "get_attr":
         return None
-    value = module
+    value: Any = module
     for part in str(node.target).split("."):
         value = getattr(value, part)
     return value if isinstance(value, Tensor) else None
