@@ -29,10 +29,11 @@ def reused_memory() -> Iterator[None]:
     """Tensors of up to 1 GiB on the CPU take memory that others have freed, instead of fresh pages of the system.
 
     A network's feature maps are made and freed layer by layer; what is larger than 32 MiB (often less) glibc gives back
-    at once and fetches again, and the system then clears every page: a third to two thirds of the time of a network
-    with large maps. While one of these is open the process keeps what it frees; the end of the last one gives it back,
-    and leaves the limit at 32 MiB, the largest one that glibc chooses by itself. Without glibc nothing changes. It is a
-    setting of the process: other threads keep their memory too, meanwhile.
+    at once and fetches again, and the system then clears every page: up to half of the time of a network with large
+    maps. While one of these is open the process keeps what it frees; the end of the last one gives it back, and leaves
+    the limit at 32 MiB, the largest one that glibc chooses by itself; an older glibc allows no more. Without
+    glibc nothing changes. It is a setting of the process, of its other threads too, and takes the place of
+    MALLOC_MMAP_THRESHOLD_.
     """
     global _users
     with _lock:
@@ -54,7 +55,8 @@ def _set_limit(size: int) -> None:
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
         return
-    library.mallopt(_MMAP_THRESHOLD, size)
+    if not library.mallopt(_MMAP_THRESHOLD, size):  # before glibc 2.35
+        library.mallopt(_MMAP_THRESHOLD, _USUAL)
     library.mallopt(_TRIM_THRESHOLD, min(2 * size, 2**31 - 1))  # what is free at the end of the heap
     if size == _USUAL:
         library.malloc_trim(ctypes.c_size_t(0))

@@ -205,7 +205,9 @@ class Anneal:
             for step in range(1, steps + steps // 2 + 1):
                 if step == steps + 1:
                     self._extend()
-                looks = step % self.schedule.look == 1  # now and then: it makes the host wait for the GPU
+                looks = (
+                    step - 1
+                ) % self.schedule.look == 0  # now and then: it makes the host wait for the GPU
                 if looks and self.done >= self.schedule.judge_from and self.settled.all():
                     break
                 self.taken, self.done = step, min(1.0, step / steps)
@@ -215,6 +217,9 @@ class Anneal:
                     self._close()
         except KeyboardInterrupt:
             recorder.interrupted = True
+        finally:
+            self.ask.close()
+            self.look_at.close()
         logits = torch.where(self.settled, self.settled_logits, self._present_logits())
         met = torch.isfinite(self.best_merit)[:, 0]
         return Annealed(logits, self.log_scores.exp(), self.best, self.best_scores, met)
@@ -237,7 +242,8 @@ class Anneal:
             way = schedule.way * temperature
             self.a = torch.where(engine.ways(self.a), self.a.clamp(min=way), self.a)
             if self.scaled:
-                self.log_scores += self.stretch.step(self._added(gradient * scores)) * self.available
+                change = self.stretch.step(self._added(gradient * scores))
+                self.log_scores += change * (self.available & ~self.settled)
             gates = self._added(gates) / self.counts[:, None]
             off, share = self._per_trial(divergence), (gates * engine.cost).sum(1, keepdim=True) / len(engine)
             if self.done < schedule.judge_from:

@@ -88,9 +88,8 @@ def optimise_scores(
                 loss = loss + options.layer_weight / layers * (gates * ~is_unit).sum(1)
                 bend = gates * (1 - gates) / options.temperature
                 slope = torch.where(is_unit, slope, (gradient + options.layer_weight / layers) * bend)
-            values = (
-                values + walk.step(slope) * ~settled[:, None]
-            )  # it waits for the others as if it were alone
+            # A settled trial waits for the others as if it were alone.
+            values = values + walk.step(slope) * ~settled[:, None]
             values = torch.where(is_unit, values.clamp(0, top), values)
             if step % LOOK == 0:
                 open_units &= (values > 0) | ~is_unit
@@ -106,6 +105,8 @@ def optimise_scores(
                 break
     except KeyboardInterrupt:
         recorder.interrupted = True
+    finally:
+        replay.close()
     gates = torch.where(is_unit, values, (values / options.temperature).sigmoid())
     gates = gates.masked_fill(gates < options.threshold, 0)
     return gates if options.mode == "scaled" else (gates > 0).to(gates)

@@ -25,10 +25,6 @@ class _Entry:
     over: Tensor | None
     measures: dict[str, Tensor]
 
-    def of(self, trial: int) -> bool:
-        """Whether the step is one of a trial."""
-        return self.trial in (None, trial) and (self.over is None or not bool(self.over[trial]))
-
 
 class Recorder:
     """Collects the measures of every step.
@@ -85,7 +81,14 @@ class Recorder:
 
     def history(self, trial: int) -> dict[str, list[Any]]:
         """Of one trial: "step", "seconds", "phase" and its measures."""
-        mine = [entry for entry in self._entries if entry.of(trial)]
+        told = [entry.over for entry in self._entries if entry.over is not None]
+        over = iter(torch.stack(told)[:, trial].tolist() if told else ())
+        ended = [entry.over is not None and next(over) for entry in self._entries]
+        mine = [
+            entry
+            for entry, end in zip(self._entries, ended, strict=True)
+            if entry.trial in (None, trial) and not end
+        ]
         history: dict[str, list[Any]] = {
             "step": [entry.step for entry in mine],
             "seconds": [entry.seconds for entry in mine],

@@ -24,7 +24,7 @@ class Replay:
     Args:
         engine: Whose network the function runs.
         work: Tensors to tensors, of the same shapes at every call, always by the same kernels; it does not wait for the
-            GPU, copies nothing from the host, and all else that it reads stays where it is.
+            GPU, copies nothing from the host, keeps none of its inputs, and all else that it reads stays where it is.
         recorded: False runs the function itself, as on a CPU.
 
     What a call returns is overwritten by the next one.
@@ -48,20 +48,34 @@ class Replay:
         self._graph.replay()
         return self._outputs
 
+    def close(self) -> None:
+        """Give the memory of the recording back."""
+        self._graph, self._network, self._alive = None, None, None
+        self._inputs = self._outputs = ()
+
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
-        self._graph, self._outputs = None, ()  # gives its memory back
+        self.close()
+        with torch.cuda.device(inputs[0].device):
+            self._capture(inputs)
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> None:
+        here = torch.cuda.current_stream()
         self._inputs = tuple(value.detach().clone() for value in inputs)
         aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
+        aside.wait_stream(here)
         with torch.cuda.stream(aside):
             for _ in range(WARM):
                 self._work(*self._inputs)
-        torch.cuda.current_stream().wait_stream(aside)
+        here.wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._outputs = self._work(*self._inputs)
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            torch.cuda.set_stream(here)
+            self.close()
             self._recorded = False
             fix = "The search goes on without: the same result, more slowly."
             got = str(error).splitlines()[0]

@@ -178,7 +178,6 @@ class Game(ABC):
 
         return as_shapiq(self, batch_size)
 
-    @reused_memory()
     def evaluate_many(self, codes: Tensor, *, batch_size: int | None = None) -> Tensor:
         """Evaluate any subsets, in batches that fit.
 

@@ -20,6 +20,7 @@ _IN_PLACE = {
 }
 _FRESH = (aten.conv2d, aten.batch_norm, aten.linear)
 """Operations whose result is memory of its own."""
+_OF_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def fold(module: GraphModule) -> None:
@@ -45,7 +46,7 @@ def fold(module: GraphModule) -> None:
 
 def _fold_norm(module: GraphModule, conv: Node, norm: Node | None) -> None:
     given = [argument(conv, 1, "weight"), argument(conv, 2, "bias")]
-    given += [None] * 4 if norm is None else [argument(norm, i, "") for i in range(1, 5)]
+    given += [None] * 4 if norm is None else [argument(norm, i, name) for i, name in enumerate(_OF_NORM, 1)]
     found = [_buffer(module, node) for node in given]
     if any(value is None and node is not None for value, node in zip(found, given, strict=True)):
         return  # a weight that is computed

@@ -25,6 +25,7 @@ from pyinterp.models.graph import trace
 from pyinterp.models.prefix import SplitNetwork
 from pyinterp.models.sites import find_sites
 
+BOUND = Target(kl=0.1)
 OWN = (Anneal, Engine, Objective, Adam, SplitNetwork, Replay)
 
 
@@ -71,7 +72,7 @@ def on_the_gpu(run: Anneal, call: Callable[[], Any]) -> Any:
         return call()
 
 
-def a_run(keep: Keep = None, trials: int = 1) -> Anneal:
+def a_run(keep: Keep = None, trials: int = 1, target: Target = BOUND, scaled: bool = False) -> Anneal:
     images = pictures(6)
     net = planted(0.1)
     traced = trace(net, images[:1])
@@ -79,7 +80,7 @@ def a_run(keep: Keep = None, trials: int = 1) -> Anneal:
     with torch.no_grad():
         objective = Objective(net(images), keep)
     group = torch.arange(6) * trials // 6
-    run = Anneal(engine, images, objective, group, Target(kl=0.1), Schedule(), False, 0)
+    run = Anneal(engine, images, objective, group, target, Schedule(), scaled, 0)
     run.done = 0.05
     objective.agrees(objective.logits)  # what is made once is there before the recording
     engine.logits(torch.ones(len(engine)), run.images)
@@ -102,9 +103,14 @@ def test_a_step_neither_waits_nor_reads_the_host(keep: Keep, trials: int) -> Non
     assert on_the_gpu(run, both) == shapes
 
 
-def test_the_whole_step_does_not_wait_either() -> None:
-    run = a_run()
-    run.ask = Replay(run.engine, run._slope, recorded=False)
+@pytest.mark.parametrize("target", [Target(kl=0.1), Target(keep=0.5)])
+@pytest.mark.parametrize("done", [0.05, 0.5, 0.9])
+def test_the_whole_step_does_not_wait_either(
+    done: float, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(target=target, scaled=True)
+    run.done = done
+    monkeypatch.setattr(run, "_noise", lambda: 0.0)  # random numbers of a GPU need one
     measures = on_the_gpu(run, run._step)
     assert set(measures) == {"kl", "agreement", "kept", "loss"} and measures["kl"].is_meta
 
