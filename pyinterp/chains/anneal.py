@@ -184,8 +184,7 @@ class Anneal:
         self.strictness = self.a.new_full((len(images),), schedule.strictness)
         self.aim = torch.full_like(self.weight, schedule.aim)
         self.usual_norm: Tensor | None = None
-        self.measured: list[Tensor] = []
-        self.fitted: list[Tensor] = []
+        self.measured, self.fitted = list[Tensor](), list[Tensor]()
         self.best = torch.zeros_like(self.available)
         self.best_scores = torch.ones_like(self.a)
         self.best_merit = torch.full_like(self.weight, math.inf)
@@ -205,9 +204,7 @@ class Anneal:
             for step in range(1, steps + steps // 2 + 1):
                 if step == steps + 1:
                     self._extend()
-                looks = (
-                    step - 1
-                ) % self.schedule.look == 0  # now and then: it makes the host wait for the GPU
+                looks = (step - 1) % self.schedule.look == 0  # it makes the host wait for the GPU
                 if looks and self.done >= self.schedule.judge_from and self.settled.all():
                     break
                 self.taken, self.done = step, min(1.0, step / steps)
@@ -218,8 +215,8 @@ class Anneal:
         except KeyboardInterrupt:
             recorder.interrupted = True
         finally:
-            self.ask.close()
-            self.look_at.close()
+            for replay in (self.ask, self.look_at):
+                replay.close()
         logits = torch.where(self.settled, self.settled_logits, self._present_logits())
         met = torch.isfinite(self.best_merit)[:, 0]
         return Annealed(logits, self.log_scores.exp(), self.best, self.best_scores, met)
@@ -371,7 +368,7 @@ class Anneal:
         return self.engine.tied((self.a / self._temperature()).masked_fill(~self.available, CLOSED))
 
     def _slope(self, scores: Tensor, strictness: Tensor) -> tuple[Tensor, ...]:
-        """Of scores (N, units_total): the cost's slope (N, units_total), divergence, cost and agreement (N,)."""
+        """The cost's slope by scores (N, units_total); divergence, cost and agreement (N,)."""
         scores = scores.detach().requires_grad_()
         logits = self.engine.logits(scores, self.images, self.each)
         divergence = self.objective.divergence(logits)

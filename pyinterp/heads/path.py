@@ -27,14 +27,12 @@ from pyinterp.heads.problem import WHERE, Problem, check_devices, check_grid, ch
 from pyinterp.heads.sparse_path import SparsePath, remedy
 from pyinterp.heads.trail import Solve, Trail
 from pyinterp.heads.validation import Held, hold_out
-from pyinterp.memory import reused_memory
 from pyinterp.progress import Progress
 from pyinterp.version import package_version
 
 SOLVERS = ("gram", "fista", "saga")
 
 
-@reused_memory()
 def fit_sparse_path(
     features: Tensor | Features,
     labels: Tensor | None = None,
