@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.environment import environment
 from benchmarks.study_chain import crop_set
 from benchmarks.study_path import rectified
+from benchmarks.study_path_scale import gigabytes, reset_peak
 from pyinterp import fit_sparse_path, models
 from pyinterp.games import FeatureGame
 from pyinterp.interactions import sparse_and_or
@@ -104,17 +105,11 @@ CURVES: dict[str, tuple[str, list[int], Callable[[int], Job]]] = {
 }
 
 
-def kibibytes(what: str) -> int:
-    """VmRSS (now) or VmHWM (the peak since it was reset)."""
-    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(what))
-    return int(line.split()[1])
-
-
 def point(curve: str, size: int) -> dict[str, float]:
     """Seconds and bytes of one job."""
-    before = kibibytes("VmRSS")
+    before = gigabytes("VmRSS")
     job = CURVES[curve][2](size)
-    Path("/proc/self/clear_refs").write_text("5")
+    reset_peak()
     times, spent = [], 0.0
     while len(times) < 20 and (spent < 2 or len(times) < 2) and (spent < 30 or not times):
         start = time.perf_counter()
@@ -124,7 +119,7 @@ def point(curve: str, size: int) -> dict[str, float]:
     return {
         "size": size,
         "seconds": min(times),
-        "mebibytes": (kibibytes("VmHWM") - before) / 2**10,
+        "mebibytes": (gigabytes("VmHWM") - before) * 2**10,
     }
 
 

@@ -71,7 +71,10 @@ def refuses() -> str:
     return "huge pages: there is little to count" if HUGE.exists() and "[always]" in HUGE.read_text() else ""
 
 
-@pytest.mark.skipif(bool(refuses()), reason=refuses() or "-")
+REFUSED = refuses()
+
+
+@pytest.mark.skipif(bool(REFUSED), reason=REFUSED)
 def test_freed_memory_is_used_again_and_given_back_by_the_last_one_out() -> None:
     done = subprocess.run([sys.executable, "-c", COUNT], capture_output=True, text=True, check=True)
     found = json.loads(done.stdout)

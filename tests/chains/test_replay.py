@@ -116,18 +116,20 @@ def test_the_whole_step_does_not_wait_either(
 
 
 @pytest.mark.parametrize(
-    "work",
+    ("work", "error"),
     [
-        lambda x: x * torch.arange(3.0),
-        lambda x: x + torch.tensor([1.0, 2.0, 3.0], device=x.device),
-        lambda x: x * float(x.sum()),
-        lambda x: x[x > 0],
+        (lambda x: x * torch.arange(3.0), AssertionError),
+        (lambda x: x + torch.tensor([1.0, 2.0, 3.0], device=x.device), AssertionError),
+        (lambda x: x * float(x.sum()), RuntimeError),
+        (lambda x: x[x > 0], RuntimeError),
     ],
     ids=["a tensor of the host", "a copy from the host", "a wait", "a size that depends on numbers"],
 )
-def test_the_check_sees_what_can_not_be_recorded(work: Callable[[Tensor], Tensor]) -> None:
+def test_the_check_sees_what_can_not_be_recorded(
+    work: Callable[[Tensor], Tensor], error: type[Exception]
+) -> None:
     x = torch.ones(3, device="meta")
-    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), OnTheGpu():
+    with pytest.raises(error), OnTheGpu():
         work(x)
 
 
