@@ -118,7 +118,7 @@ def test_the_whole_step_does_not_wait_either(
 @pytest.mark.parametrize(
     ("work", "error"),
     [
-        (lambda x: x * torch.arange(3.0), AssertionError),
+        (lambda x: x * torch.arange(3.0), RuntimeError),
         (lambda x: x + torch.tensor([1.0, 2.0, 3.0], device=x.device), AssertionError),
         (lambda x: x * float(x.sum()), RuntimeError),
         (lambda x: x[x > 0], RuntimeError),
