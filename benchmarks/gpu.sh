@@ -6,7 +6,7 @@
 # Logs and what is done go into FOLDER (build/gpu): the same command goes on where it stopped. A step that fails or takes
 # too long does not keep the others from running. benchmarks/results/ gets DATE-gpu.txt, which tells how every step ended,
 # and the results of the benchmarks. Without a GPU, --dry-run builds what can be built and says what would run.
-# PYTHON names the interpreter, whose torch knows CUDA; pytest, pytest-benchmark, timm and ninja are needed.
+# PYTHON names the interpreter, whose torch knows CUDA; pytest, pytest-benchmark, timm, cmake and ninja are needed.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -20,17 +20,33 @@ folder=${1:-build/gpu}
 mkdir -p "$folder"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 
-# name, most seconds, command. The sanitizers see bad reads only where every tensor has memory of its own.
-ops="tests/ops -m gpu -q -x -p no:cacheprovider -k 'not compile'"
-checked="PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 9 --kernel-name kns=pyinterp"
+# Every C++ test of a kernel, behind the words given.
+each() {
+  for test in "$folder"/cpp/*_gpu; do
+    "$@" "$test" || return
+  done
+}
+export folder
+export -f each
+
+# name, most seconds, command. The C++ tests show the sanitizers each kernel, those of the ops how a call launches it; bad
+# reads are seen there only where every tensor has memory of its own.
+sanitizer="compute-sanitizer --error-exitcode 9"
+ops="PYTORCH_NO_CUDA_MEMORY_CACHING=1 $sanitizer --kernel-name kns=pyinterp"
+tests="$python -m pytest tests/ops -m gpu -q -x -p no:cacheprovider -k 'not compile'"
+configure="cmake -S . -B '$folder/cpp' -G Ninja -DPython3_EXECUTABLE=$(command -v "$python")"
 steps=(
   "build|240|$python setup.py build_ext --inplace"
+  "build_cpp|120|$configure && cmake --build '$folder/cpp' --target gpu_tests"
   "info|30|$python -m pyinterp info"
-  "tests|300|$python -m pytest -m gpu -q -p no:cacheprovider"
+  "tests|270|$python -m pytest -m gpu -q -p no:cacheprovider"
+  "cpp|30|each env"
+  "memcheck|60|each $sanitizer --tool memcheck"
+  "racecheck|60|each $sanitizer --tool racecheck"
+  "initcheck|60|each $sanitizer --tool initcheck"
   "ops|90|$python -m benchmarks gate gated_affine subset_sum mask_inputs and_or softmax_residual elastic_prox"
-  "memcheck|150|$checked --tool memcheck $python -m pytest $ops"
-  "racecheck|150|$checked --tool racecheck $python -m pytest $ops"
-  "initcheck|150|$checked --tool initcheck $python -m pytest $ops"
+  "memcheck_ops|120|$ops --tool memcheck $tests"
+  "initcheck_ops|120|$ops --tool initcheck $tests"
   "games|120|$python -m benchmarks game layer_game"
   "chain|180|$python -m benchmarks chain"
 )
@@ -48,7 +64,7 @@ fi
 failed=0
 for step in "${steps[@]}"; do
   IFS='|' read -r name limit command <<<"$step"
-  if [ -n "$dry" ] && [ "$name" != build ]; then
+  if [ -n "$dry" ] && [[ $name != build* ]]; then
     echo "would run for at most $limit s: $command"
     continue
   fi

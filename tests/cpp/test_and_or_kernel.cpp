@@ -1,5 +1,5 @@
-// The CUDA kernel of and_or_solve, run on the host by host_cuda.h, against a team of one thread.
-#include "host_cuda.h"
+// The CUDA kernel of and_or_solve, run by on_cuda.h, against a team of one thread.
+#include "on_cuda.h"
 // After it: the kernel needs its words.
 #include "and_or_problem.h"
 #include "cuda/and_or_kernel.cuh"
@@ -11,11 +11,11 @@ void check_games(const Games& games, int64_t grid, unsigned threads, bool fast_i
   Found found(games.values.size(), games.bound.size());
   const AndOrPass pass = games.pass(found);
   std::vector<double> space(grid * kAndOrArrays << games.n);
-  const host_cuda::Config config{grid, dim3(threads), fast_in_shared ? kFastArrays * sizeof(double) << games.n : 0};
+  const on_cuda::Config config{grid, dim3(threads), fast_in_shared ? kFastArrays * sizeof(double) << games.n : 0};
   const auto run = [&] {
-    host_cuda::launch(cuda::and_or_kernel, config, pass, games.count(), space.data(), fast_in_shared);
+    on_cuda::launch(cuda::and_or_kernel, config, pass, games.count(), space.data(), fast_in_shared);
   };
-  const bool same = host_cuda::same_in_any_order(run, found.and_, found.or_, found.report);
+  const bool same = same_in_any_order(run, found.and_, found.or_, found.report);
   const std::string side = "block of " + std::to_string(threads);
   close([&] { return side + " in any order"; }, same, true, 0);
   games.compare(side, found);

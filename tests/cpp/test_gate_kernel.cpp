@@ -1,5 +1,5 @@
-// The CUDA kernels of gate and gated_affine, run on the host by host_cuda.h, against the definition.
-#include "host_cuda.h"
+// The CUDA kernels of gate and gated_affine, run by on_cuda.h, against the definition.
+#include "on_cuda.h"
 // After it: the kernels need its words.
 #include <set>
 
@@ -21,7 +21,7 @@ template <int act, bool backward, class T>
 void run(const cuda::Pass<T>& p, const cuda::Launch& launch) {
   using Op = typename OpOf<act>::type;
   const auto kernel = launch.across ? cuda::across_kernel<Op, backward, T> : cuda::along_kernel<Op, backward, T>;
-  host_cuda::launch(kernel, {launch.grid, dim3(launch.team, launch.lines)}, p);
+  on_cuda::launch(kernel, {launch.grid, dim3(launch.team, launch.lines)}, p);
 }
 
 // Calls f with the op as a constant. What threads do to each other is the same for every op: two are enough for the
@@ -89,7 +89,7 @@ void check_problem(const Problem<T>& problem, const Way& way) {
   p.temperature = problem.temperature;
   cuda::Launch launch = cuda::plan(p);
   launch.grid = std::min(launch.grid, kMostBlocks);
-  in_any_order("y", host_cuda::same_in_any_order([&] { run<act, false>(p, launch); }, out));
+  in_any_order("y", same_in_any_order([&] { run<act, false>(p, launch); }, out));
   problem.compare("y", result(), problem.y);
 
   p.dy = dy.data() + way.of(Shift::dy);
@@ -100,10 +100,10 @@ void check_problem(const Problem<T>& problem, const Way& way) {
   p.grad_scores = grad_scores.data();
   launch = cuda::plan(p);
   launch.grid = std::min(launch.grid, kMostBlocks);
-  in_any_order("dx", host_cuda::same_in_any_order([&] { run<act, true>(p, launch); }, out, partial));
+  in_any_order("dx", same_in_any_order([&] { run<act, true>(p, launch); }, out, partial));
   problem.compare(way.need_x ? "dx" : "y", result(), way.need_x ? problem.dx : problem.y);
-  const auto finish = [&] { host_cuda::launch(cuda::finish_kernel<T>, {2, dim3(cuda::kWarp, cuda::kWarps)}, p); };
-  in_any_order("grad_scores", host_cuda::same_in_any_order(finish, grad_scores));
+  const auto finish = [&] { on_cuda::launch(cuda::finish_kernel<T>, {2, dim3(cuda::kWarp, cuda::kWarps)}, p); };
+  in_any_order("grad_scores", same_in_any_order(finish, grad_scores));
   problem.compare_scores(grad_scores);
 }
 

@@ -1,6 +1,6 @@
 // host_cuda.h finds what it is there for: each kernel below passes as it should be, and fails with the fault planted. A
 // fault ends the process, so this program runs itself, once per kernel.
-#include "host_cuda.h"
+#include "on_cuda.h"
 
 #include <sys/wait.h>
 
@@ -156,7 +156,7 @@ int run(Kernel kernel, const std::vector<int64_t>& wanted) {
   const auto launch = [&] {
     host_cuda::launch(kernel, {kBlocks, dim3(kThreads), kThreads * sizeof(int64_t)}, x.data(), out.data());
   };
-  close([] { return std::string("in any order"); }, host_cuda::same_in_any_order(launch, out), true, 0);
+  close([] { return std::string("in any order"); }, same_in_any_order(launch, out), true, 0);
   for (size_t i = 0; i < out.size(); ++i) {
     close([&] { return "out[" + std::to_string(i) + "]"; }, out[i], wanted[i], 0);
   }

@@ -1,5 +1,5 @@
-// The CUDA kernels of mask_inputs, run on the host by host_cuda.h, against the definition.
-#include "host_cuda.h"
+// The CUDA kernels of mask_inputs, run by on_cuda.h, against the definition.
+#include "on_cuda.h"
 // After it: the kernel needs its words.
 #include "cuda/mask_kernel.cuh"
 #include "mask_problem.h"
@@ -24,8 +24,8 @@ void check_masking(const Problem<T>& p, int64_t share, unsigned threads, int64_t
   close([&] { return p.name("packed", 0); }, m.packed, fits, 0);
   const auto run = [&](const char* side, auto kernel) {
     std::fill(memory.begin(), memory.end(), T{255});
-    const bool same = host_cuda::same_in_any_order(
-        [&] { host_cuda::launch(kernel, {grid, dim3(threads)}, m); }, memory);
+    const bool same = same_in_any_order(
+        [&] { on_cuda::launch(kernel, {grid, dim3(threads)}, m); }, memory);
     close([&] { return p.name("in any order", 0); }, same, true, 0);
     p.compare(side, std::vector<T>(m.out, m.out + p.wanted.size()));
     close([&] { return p.name("before out", 0); }, shift == 0 || memory[0] == T{255}, true, 0);

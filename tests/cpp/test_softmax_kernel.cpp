@@ -1,7 +1,7 @@
-// The CUDA kernels of softmax_residual_, run on the host by host_cuda.h, against the definition.
+// The CUDA kernels of softmax_residual_, run by on_cuda.h, against the definition.
 #include <limits>
 
-#include "host_cuda.h"
+#include "on_cuda.h"
 // After it: the kernel needs its words.
 #include "cuda/softmax_kernel.cuh"
 #include "softmax_problem.h"
@@ -15,9 +15,9 @@ void check_team(const Problem<S>& p, unsigned rows_at_once) {
   std::vector<S> x(p.logits), losses(p.rows, S{99});
   const cuda::SoftmaxPass<S> pass{x.data(), p.labels.data(), p.weight(), losses.data(), p.rows, p.classes};
   const auto run = [&] {
-    host_cuda::launch(cuda::softmax_kernel<S, warps, items>, {2, dim3(32 * warps, rows_at_once)}, pass);
+    on_cuda::launch(cuda::softmax_kernel<S, warps, items>, {2, dim3(32 * warps, rows_at_once)}, pass);
   };
-  close([&] { return side + " in any order"; }, host_cuda::same_in_any_order(run, x, losses), true, 0);
+  close([&] { return side + " in any order"; }, same_in_any_order(run, x, losses), true, 0);
   p.compare(side, x, losses);
 }
 

@@ -1,5 +1,5 @@
-// The CUDA kernel of subset_sum, run on the host by host_cuda.h, against the sums straight from their definition.
-#include "host_cuda.h"
+// The CUDA kernel of subset_sum, run by on_cuda.h, against the sums straight from their definition.
+#include "on_cuda.h"
 // After it: the kernel needs its words.
 #include "cuda/subset_kernel.cuh"
 #include "subset_oracle.h"
@@ -10,7 +10,7 @@ template <class Shape, class S, class From, class To>
 void run(bool inverse, const cuda::SubsetPass<From, To>& p) {
   const auto kernel =
       inverse ? cuda::subset_kernel<Shape, true, From, To, S> : cuda::subset_kernel<Shape, false, From, To, S>;
-  host_cuda::launch(kernel, {cuda::tiles_in<Shape>(p), dim3(Shape::kThreads)}, p);
+  on_cuda::launch(kernel, {cuda::tiles_in<Shape>(p), dim3(Shape::kThreads)}, p);
 }
 
 // As subset_sum.cu does it.
@@ -23,7 +23,7 @@ void check_rows(int n, int64_t rows, bool inverse, bool superset) {
   const int64_t count = x.size();
   cuda::Part parts[cuda::kMaxParts];
   const int passes = cuda::parts_of<Shape>(n, parts);
-  const bool same = host_cuda::same_in_any_order(
+  const bool same = same_in_any_order(
       [&] {
         if (passes == 1) {
           return run<Shape, S>(inverse, cuda::SubsetPass<T, T>{x.data(), y.data(), count, parts[0], superset});
