@@ -90,7 +90,8 @@ class Evaluation:
         """Grow the batch as long as it pays; what it gives is kept."""
         worker, before = self.workers[0], held_bytes(self.device)
         limit = max(SMALLEST, len(self._codes) // (2 * len(self.workers)))
-        self._hand_over(*self._fitting(worker, self._take(SMALLEST), SMALLEST)[0])
+        codes, scores = self._fitting(worker, self._take(SMALLEST), SMALLEST)[0]
+        self._hand_over(codes, scores.cpu())
         size = self.batch_size = SMALLEST
         best, idle = float("inf"), 0
         while idle < 2 and size <= min(limit, LARGEST):
@@ -99,8 +100,8 @@ class Evaluation:
                 self._at -= len(codes)
                 return
             start = time.perf_counter()
-            batch, fits = self._fitting(worker, codes, size)
-            scores = batch[1].cpu()
+            (codes, scores), fits = self._fitting(worker, codes, size)
+            scores = scores.cpu()
             seconds = (time.perf_counter() - start) / size
             self._hand_over(codes, scores)
             if fits < size:
@@ -116,19 +117,19 @@ class Evaluation:
             size *= 2
 
     def _drain(self, worker: Worker) -> None:
-        """Evaluate until no codes are left; scores are fetched one batch late, so that a GPU never waits."""
+        """Evaluate until no codes are left; scores are waited for one batch late, so that a GPU never waits."""
         assert self.batch_size is not None or not len(self._codes)
-        size, waiting = self.batch_size or SMALLEST, None
+        size = self.batch_size or SMALLEST
+        waiting: tuple[Tensor, Callable[[], Tensor]] | None = None
         try:
             while not self._stop.is_set() and len(codes := self._take(size)):
-                batch, size = self._fitting(worker, codes, size)
-                if waiting is not None:
-                    ready, waiting = waiting, batch
-                    self._hand_over(*ready)
-                waiting = batch
+                (codes, scores), size = self._fitting(worker, codes, size)
+                ready, waiting = waiting, (codes, _sent(scores))
+                if ready is not None:
+                    self._hand_over(ready[0], ready[1]())
         finally:
             if waiting is not None:
-                self._hand_over(*waiting)
+                self._hand_over(waiting[0], waiting[1]())
             with self._lock:
                 self.batch_size = min(self.batch_size or size, size)
 
@@ -146,7 +147,6 @@ class Evaluation:
         return codes
 
     def _hand_over(self, codes: Tensor, scores: Tensor) -> None:
-        scores = scores.cpu()
         with self._lock:
             self._keep(codes, scores)
 
@@ -167,6 +167,20 @@ class Evaluation:
                 _release(self.device)
                 size = (len(piece) + 1) // 2
         return (codes, found[0] if len(found) == 1 else torch.cat(found)), size
+
+
+def _sent(scores: Tensor) -> Callable[[], Tensor]:
+    """Send scores to the CPU; what is given back waits for them, and not for what the GPU is asked afterwards."""
+    if not scores.is_cuda:
+        return scores.cpu
+    here = scores.to("cpu", non_blocking=True)  # into pinned memory
+    sent = torch.cuda.current_stream(scores.device).record_event()
+
+    def arrived() -> Tensor:
+        sent.synchronize()
+        return here
+
+    return arrived
 
 
 def _tried(worker: Worker, codes: Tensor) -> Tensor | None:

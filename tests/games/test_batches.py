@@ -215,3 +215,21 @@ def test_ctrl_c_while_several_devices_work(tmp_path: Path) -> None:
     assert 64 < int(done.sum()) < 256
     plain = ImageGame(model, x, players, target=1, score="logit").values(batch_size=8)
     torch.testing.assert_close(load_file(path)["values"][done], plain[done])
+
+
+@pytest.mark.gpu
+def test_a_gpu_has_its_next_batch_while_it_works_on_the_last() -> None:
+    """What is waited for is the batch before the last: the worker finds the GPU busy, but for its first call."""
+    busy = []
+
+    def worker(codes: Tensor) -> Tensor:
+        busy.append(not torch.cuda.current_stream().query())
+        scores = 2.0 * codes.cuda(non_blocking=True)
+        torch.cuda._sleep(100_000_000)  # some 50 ms
+        return scores + 1
+
+    found = torch.zeros(12)
+    keep = found.__setitem__
+    Evaluation([worker], torch.arange(12), keep, torch.device("cuda"), 2).run()
+    assert busy == [False] + 5 * [True]
+    assert torch.equal(found, 2.0 * torch.arange(12) + 1)
