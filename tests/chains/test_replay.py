@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pyinterp.chains import penalty
 from pyinterp.chains.adam import Adam
 from pyinterp.chains.anneal import Anneal, Schedule, Target
+from pyinterp.chains.checks import Options
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Keep, Objective
 from pyinterp.chains.progress import Recorder
@@ -72,11 +74,16 @@ def on_the_gpu(run: Anneal, call: Callable[[], Any]) -> Any:
         return call()
 
 
-def a_run(keep: Keep = None, trials: int = 1, target: Target = BOUND, scaled: bool = False) -> Anneal:
+def a_run(
+    keep: Keep = None, trials: int = 1, target: Target = BOUND, scaled: bool = False, left: float = 1.0
+) -> Anneal:
+    """With only the first ``left`` of all units physically there."""
     images = pictures(6)
     net = planted(0.1)
     traced = trace(net, images[:1])
     engine = Engine(traced, [site for site in find_sites(traced) if site.kind != "layer"])
+    engine.close_all_but(torch.arange(len(engine)) < left * len(engine), images[:1])
+    assert engine.stored.float().mean() <= left
     with torch.no_grad():
         objective = Objective(net(images), keep)
     group = torch.arange(6) * trials // 6
@@ -89,8 +96,9 @@ def a_run(keep: Keep = None, trials: int = 1, target: Target = BOUND, scaled: bo
 
 @pytest.mark.parametrize("keep", [None, [0, 1], 1])
 @pytest.mark.parametrize("trials", [1, 2])
-def test_a_step_neither_waits_nor_reads_the_host(keep: Keep, trials: int) -> None:
-    run = a_run(keep, trials)
+@pytest.mark.parametrize("left", [1.0, 0.4])
+def test_a_step_neither_waits_nor_reads_the_host(keep: Keep, trials: int, left: float) -> None:
+    run = a_run(keep, trials, left=left)
     plain = run.ask._work(run.a[run.group], run.strictness)
     shapes = [value.shape for value in plain]
 
@@ -113,6 +121,36 @@ def test_the_whole_step_does_not_wait_either(
     monkeypatch.setattr(run, "_noise", lambda: 0.0)  # random numbers of a GPU need one
     measures = on_the_gpu(run, run._step)
     assert set(measures) == {"kl", "agreement", "kept", "loss"} and measures["kl"].is_meta
+
+
+@pytest.mark.parametrize("trials", [1, 2])
+def test_a_step_of_the_papers_recipe_does_not_wait_either(
+    trials: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = a_run(trials=trials)
+    asked = []
+
+    class OnMeta(Replay):
+        def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+            """Ask once on the device without numbers, with all that the function holds there too."""
+            shapes = [value.shape for value in self._work(*inputs)]
+            to_gpu(run, set())
+            held = dict(zip(self._work.__code__.co_freevars, self._work.__closure__, strict=True))
+            for cell in held.values():
+                cell.cell_contents = to_gpu(cell.cell_contents, set())
+            network = run.engine.network
+            network.remembered = (held["images"].cell_contents, network.remembered[1])
+            given = [value.to("meta") for value in inputs]
+            with OnTheGpu():
+                found = self._work(*given)
+            asked.extend(value.shape for value in found)
+            assert asked == shapes and all(value.is_meta for value in found)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(penalty, "Replay", OnMeta)
+    options = Options("exact", None, None, 0.005, 2.0, 0.2, 0.1, 0.005, 5, 0)
+    penalty.optimise_scores(run.engine, run.images, run.objective, run.group, options, Recorder(False, 5))
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(
