@@ -3,8 +3,9 @@
 #
 #   benchmarks/gpu.sh [--dry-run] [FOLDER]
 #
-# Logs and what is done go into FOLDER (build/gpu): the same command goes on where it stopped. A step that fails or takes
-# too long does not keep the others from running. benchmarks/results/ gets DATE-gpu.txt, which tells how every step ended,
+# It ends after MINUTES (25), with what is then left to do; logs and what is done lie in FOLDER (build/gpu), so that the same
+# command goes on where it stopped. A step that fails or takes too long does not keep the others from running; what was
+# done before a change of the code is done again. benchmarks/results/ gets DATE-gpu.txt, which tells how every step ended,
 # and the results of the benchmarks. Without a GPU, --dry-run builds what can be built and says what would run.
 # PYTHON names the interpreter, whose torch knows CUDA; pytest, pytest-benchmark, timm, cmake and ninja are needed.
 set -uo pipefail
@@ -15,9 +16,14 @@ if [ "${1:-}" = --dry-run ]; then
   dry=yes
   shift
 fi
+if [[ $# -gt 1 || ${1:-} == -* ]]; then
+  echo "gpu.sh: expected [--dry-run] [FOLDER], got $*. See the head of $0." >&2
+  exit 2
+fi
 python=${PYTHON:-python3}
 folder=${1:-build/gpu}
-mkdir -p "$folder"
+[ -z "$dry" ] || folder=$folder/dry
+mkdir -p "$folder" || exit 1
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 
 # Every C++ test of a kernel, behind the words given.
@@ -36,31 +42,42 @@ ops="PYTORCH_NO_CUDA_MEMORY_CACHING=1 $sanitizer --kernel-name kns=pyinterp"
 tests="$python -m pytest tests/ops -m gpu -q -x -p no:cacheprovider -k 'not compile'"
 configure="cmake -S . -B '$folder/cpp' -G Ninja -DPython3_EXECUTABLE=$(command -v "$python")"
 steps=(
-  "build|240|$python setup.py build_ext --inplace"
+  "build|300|$python setup.py build_ext --inplace"
   "build_cpp|120|$configure && cmake --build '$folder/cpp' --target gpu_tests"
-  "info|30|$python -m pyinterp info"
-  "tests|270|$python -m pytest -m gpu -q -p no:cacheprovider"
-  "cpp|30|each env"
-  "memcheck|60|each $sanitizer --tool memcheck"
-  "racecheck|60|each $sanitizer --tool racecheck"
-  "initcheck|60|each $sanitizer --tool initcheck"
-  "ops|90|$python -m benchmarks gate gated_affine subset_sum mask_inputs and_or softmax_residual elastic_prox"
-  "memcheck_ops|120|$ops --tool memcheck $tests"
-  "initcheck_ops|120|$ops --tool initcheck $tests"
-  "games|120|$python -m benchmarks game layer_game"
-  "chain|180|$python -m benchmarks chain"
+  "info|60|$python -m pyinterp info"
+  "tests|400|$python -m pytest -m gpu -q -p no:cacheprovider"
+  "cpp|60|each env"
+  "memcheck|120|each $sanitizer --tool memcheck"
+  "racecheck|120|each $sanitizer --tool racecheck"
+  "initcheck|120|each $sanitizer --tool initcheck"
+  "chain|300|$python -m benchmarks chain --keep"
+)
+for suite in gate subset_sum and_or game gated_affine softmax_residual elastic_prox mask_inputs layer_game prefix path; do
+  steps+=("$suite|200|$python -m benchmarks $suite --keep")
+done
+steps+=(
+  "memcheck_ops|200|$ops --tool memcheck $tests"
+  "initcheck_ops|200|$ops --tool initcheck $tests"
 )
 
 if [ -z "${TORCH_CUDA_ARCH_LIST:-}" ]; then
   TORCH_CUDA_ARCH_LIST=$($python -c 'import torch; print("%d.%d" % torch.cuda.get_device_capability())' 2>/dev/null)
   export TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-9.0}
 fi
-if [ -z "$dry" ] && ! $python -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+gpu=$($python -c 'import torch; print(torch.cuda.get_device_name())' 2>/dev/null)
+if [ -z "$dry$gpu" ]; then
   echo "gpu.sh: expected a GPU that torch can use, got none. Pass --dry-run to build and to see what would run." >&2
   exit 1
 fi
 
-: >"$folder/summary.txt"
+stamp=$({
+  echo "$gpu $TORCH_CUDA_ARCH_LIST"
+  find csrc pyinterp tests benchmarks setup.py CMakeLists.txt -type f -regex '.*\.\(py\|sh\|txt\|c[a-z]*\|h\)' \
+    -not -path 'benchmarks/results/*' -print0 | sort -z | xargs -0 sha256sum
+} | sha256sum)
+
+# The summary is written anew every time: steps that were done before tell it again.
+echo "$(date +%F) ${gpu:-no GPU}, $TORCH_CUDA_ARCH_LIST" >"$folder/summary.txt"
 failed=0
 for step in "${steps[@]}"; do
   IFS='|' read -r name limit command <<<"$step"
@@ -68,11 +85,18 @@ for step in "${steps[@]}"; do
     echo "would run for at most $limit s: $command"
     continue
   fi
-  if [ -e "$folder/$name.done" ]; then
-    tee -a "$folder/summary.txt" <"$folder/$name.done"
+  if [ -e "$folder/$name.done" ] && [ "$(head -n 1 "$folder/$name.done")" = "$stamp" ]; then
+    tail -n 1 "$folder/$name.done" | tee -a "$folder/summary.txt"
+    continue
+  fi
+  left=$((60 * ${MINUTES:-25} - 20 - SECONDS))
+  if [ $left -lt 20 ]; then
+    echo "$name: left for the next run" | tee -a "$folder/summary.txt"
+    failed=1
     continue
   fi
   start=$SECONDS
+  [ $left -gt "$limit" ] || limit=$left
   timeout --kill-after=10 "$limit" bash -c "$command" >"$folder/$name.log" 2>&1
   code=$?
   case $code in
@@ -82,7 +106,7 @@ for step in "${steps[@]}"; do
   esac
   line="$name: $told, $((SECONDS - start)) s. $(tail -n 1 "$folder/$name.log")"
   echo "$line" | tee -a "$folder/summary.txt"
-  if [ $code = 0 ]; then echo "$line" >"$folder/$name.done"; else failed=1; fi
+  if [ $code = 0 ]; then printf '%s\n%s\n' "$stamp" "$line" >"$folder/$name.done"; else failed=1; fi
 done
 [ -n "$dry" ] || cp "$folder/summary.txt" "benchmarks/results/$(date +%F)-gpu.txt"
 exit $failed

@@ -14,6 +14,7 @@
 #include <tuple>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 constexpr bool kThreadSanitizer = false;
 
@@ -33,8 +34,13 @@ struct Malloc {
   bool operator==(const Malloc&) const = default;
 };
 
-// What operator new gave and has not got back: where it starts, and its bytes.
-using Blocks = std::map<uintptr_t, size_t, std::less<>, Malloc<std::pair<const uintptr_t, size_t>>>;
+struct Block {
+  size_t size;
+  bool scratch = false;  // what it holds stays where it is
+};
+
+// What operator new gave and has not got back, by where it starts.
+using Blocks = std::map<uintptr_t, Block, std::less<>, Malloc<std::pair<const uintptr_t, Block>>>;
 inline Blocks& blocks() {
   static Blocks& all = *::new (std::malloc(sizeof(Blocks))) Blocks;  // outlives every vector
   return all;
@@ -58,14 +64,17 @@ void to_device(T& argument, Copies& copies) {
     uintptr_t word = 0;
     std::memcpy(&word, bytes + at, sizeof(word));
     auto block = blocks().upper_bound(word);
-    if (block == blocks().begin() || word >= (--block)->first + block->second) {
+    if (block == blocks().begin() || word >= (--block)->first + block->second.size) {
       continue;
     }
-    const auto [start, size] = *block;
+    const uintptr_t start = block->first;
+    const auto [size, scratch] = block->second;
     char*& copy = copies[start];
     if (copy == nullptr) {
       check(cudaMalloc(&copy, size), "cudaMalloc");
-      check(cudaMemcpy(copy, reinterpret_cast<void*>(start), size, cudaMemcpyHostToDevice), "copy to the device");
+      if (!scratch) {
+        check(cudaMemcpy(copy, reinterpret_cast<void*>(start), size, cudaMemcpyHostToDevice), "copy to the device");
+      }
     }
     const char* const there = copy + (word - start);
     std::memcpy(bytes + at, &there, sizeof(there));
@@ -93,9 +102,18 @@ void launch(void (*kernel)(Parameters...), const Config& config, const Args&... 
       values);
   check(cudaDeviceSynchronize(), "kernel");
   for (const auto& [start, copy] : copies) {
-    check(cudaMemcpy(reinterpret_cast<void*>(start), copy, blocks().at(start), cudaMemcpyDeviceToHost), "copy back");
+    const auto [size, scratch] = blocks().at(start);
+    if (!scratch) {
+      check(cudaMemcpy(reinterpret_cast<void*>(start), copy, size, cudaMemcpyDeviceToHost), "copy back");
+    }
     check(cudaFree(copy), "cudaFree");
   }
+}
+
+// Kernels find this vector as cudaMalloc gave it, for initcheck to see who reads it too early.
+template <class T>
+void scratch(std::vector<T>& space) {
+  blocks().at(reinterpret_cast<uintptr_t>(space.data())).scratch = true;
 }
 
 // A GPU takes blocks in an order of its own every time.
@@ -112,7 +130,7 @@ void* operator new(size_t size) {
   if (memory == nullptr) {
     throw std::bad_alloc();
   }
-  device_cuda::blocks()[reinterpret_cast<uintptr_t>(memory)] = size;
+  device_cuda::blocks()[reinterpret_cast<uintptr_t>(memory)] = {size};
   return memory;
 }
 

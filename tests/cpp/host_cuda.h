@@ -282,7 +282,10 @@ void launch(Kernel kernel, const Config& config, const Args&... args) {
   for (int64_t turn = 0; turn < config.grid; ++turn) {
     blocks.emplace_back(count, config.dynamic_bytes);
   }
-  const Pool::Job job = [&](int64_t turn, unsigned thread) {
+  const Pool::Job job = [&](int64_t turn, unsigned worker) {
+    // The order within a worker would hide what blocks do to each other: every block has other workers than the one
+    // before, and of the one before that, a thread has another thread's.
+    const unsigned thread = static_cast<unsigned>((worker + turn / 2) % count);
     threadIdx = dim3(thread % blockDim.x, thread / blockDim.x);
     blockIdx = dim3(static_cast<unsigned>(last_block_first ? config.grid - 1 - turn : turn));
     block = &blocks[turn];
@@ -291,10 +294,15 @@ void launch(Kernel kernel, const Config& config, const Args&... args) {
     block->leave();
   };
   for (int64_t turn = 0; turn < config.grid; ++turn) {
-    // Other workers than those of the block before: the order within a worker would hide what blocks do to each other.
     pool.run(job, turn, turn % 2 * count, count);
   }
   pool.join();
+}
+
+// Kernels find this vector full of `poison`.
+template <class T>
+void scratch(std::vector<T>& space) {
+  std::memset(space.data(), poison, space.size() * sizeof(T));
 }
 
 // run(), with the last block first and other numbers in shared memory.

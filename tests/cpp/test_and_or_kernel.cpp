@@ -13,6 +13,7 @@ void check_games(const Games& games, int64_t grid, unsigned threads, bool fast_i
   std::vector<double> space(grid * kAndOrArrays << games.n);
   const on_cuda::Config config{grid, dim3(threads), fast_in_shared ? kFastArrays * sizeof(double) << games.n : 0};
   const auto run = [&] {
+    on_cuda::scratch(space);
     on_cuda::launch(cuda::and_or_kernel, config, pass, games.count(), space.data(), fast_in_shared);
   };
   const bool same = same_in_any_order(run, found.and_, found.or_, found.report);

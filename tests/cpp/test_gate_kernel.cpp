@@ -111,10 +111,10 @@ void check_problem(const Problem<T>& problem, const Way& way) {
 const std::vector<Site> kAlong = {
     {1, 1, 1, 2}, {1, 2, 3, 31}, {1, 2, 3, 32}, {2, 1, 2, 33}, {3, 2, 4, 8}, {2, 3, 7, 5}, {1, 3, 3, 64},
     {1, 2, 5, 49}, {1, 1, 2, 1024}, {1, 1, 2, 1025}, {2, 1, 2, 1104}, {1, 1, 2, 4096}, {1, 1, 1, 4097},
-    {1, 2, 1, 8200}};
+    {1, 2, 1, 8200}, {2, 19, 3, 6}};  // 19 partial sums: more than the warps that add them up
 const std::vector<Site> kAcross = {
     {1, 1, 1, 1}, {1, 7, 33, 1}, {2, 63, 31, 1}, {2, 64, 32, 1}, {1, 65, 65, 1}, {3, 129, 5, 1}, {2, 300, 13, 1},
-    {3, 41, 1, 1}, {1, 5, 64, 1}};
+    {3, 41, 1, 1}, {1, 5, 64, 1}, {1, 1100, 3, 1}};
 
 // Every op and dtype at some sites of both kinds; the chosen ones everywhere.
 template <class T>

@@ -34,6 +34,21 @@ __global__ void race_of_blocks(const int64_t* x, int64_t* out) {
   __syncthreads();
 }
 
+// The first block and the third add to the same numbers.
+template <bool planted>
+__global__ void race_two_blocks_apart(const int64_t* x, int64_t* out) {
+  const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (blockIdx.x != 1) {
+    if (planted) {
+      out[threadIdx.x] += x[threadIdx.x];
+    } else {
+      atomicAdd(&out[threadIdx.x], x[threadIdx.x]);
+    }
+  } else {
+    out[i] = x[i];
+  }
+}
+
 template <bool planted>
 __global__ void missing_syncthreads(const int64_t* x, int64_t* out) {
   PYI_SHARED(int64_t, line, [kThreads]);
@@ -192,6 +207,8 @@ std::vector<Case> cases() {
   return {
       PYI_CASE(race, thread, "ThreadSanitizer: data race", i < 4 ? kTotal / 4 : t * 0),
       PYI_CASE(race_of_blocks, thread, "ThreadSanitizer: data race", 1000 + i + t * 0),
+      PYI_CASE(race_two_blocks_apart, thread, "ThreadSanitizer: data race",
+               i < kThreads ? 2 * (1000 + t) : i < 2 * kThreads ? 1000 + i : 0),
       PYI_CASE(missing_syncthreads, thread, "ThreadSanitizer: data race", 1000 + i - t + kLast - t),
       PYI_CASE(shuffle_for_a_barrier, thread, "ThreadSanitizer: data race", 2 * (1000 + (i ^ 1)) + t * 0),
       PYI_CASE(read_past_global, address, "AddressSanitizer: heap-buffer-overflow",
