@@ -1,16 +1,18 @@
 """Run benchmarks, print their ratios, and say what moved since an older run.
 
-python -m benchmarks [SUITE ...] [--out FILE] [--compare OLD.json]
+python -m benchmarks [SUITE ...] [--keep] [--out FILE] [--compare OLD.json]
 
-Suites are the files bench_SUITE.py; without names all of them run. Each leaves its own results/DATE-SUITE.json; --out
-holds them all. Ratios are compared, since times differ from machine to machine: "over" is smaller when it is better,
-"faster" larger. OLD.json is what --out wrote, or the file of one suite.
+Suites are the files bench_SUITE.py; without names all of them run, for most of an hour on two cores. Each leaves
+its own build/benchmarks/SUITE.json; --keep puts those that ran to their end without an error into benchmarks/results/,
+under today's date; --out holds them all. Ratios are compared, since times differ from machine to machine: "over" is
+smaller when it is better, "faster" larger. OLD.json is what --out wrote, or the file of one suite.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -23,7 +25,8 @@ from benchmarks import harness
 from benchmarks.environment import environment
 
 HERE = Path(__file__).parent
-LABELS = ("network", "players", "noise", "shape", "dtype", "act", "layout", "start")
+RESULTS = HERE / "results"
+LABELS = ("job", "kind", "network", "players", "noise", "shape", "dtype", "act", "layout", "start")
 MOVED = 0.1  # told from here on; where others use the machine, the same code may differ by more
 
 
@@ -39,6 +42,7 @@ def ratios(report: Any, label: str = "") -> Iterator[tuple[str, str, float]]:
             yield from ratios(one, label)
     if not isinstance(report, dict):
         return
+    alone = _alone(report)
     told = [f"{report[name]}" for name in LABELS if name in report and not isinstance(report[name], dict)]
     label = ", ".join([*([label] if label else []), *told])
     for name, value in report.items():
@@ -49,8 +53,16 @@ def ratios(report: Any, label: str = "") -> Iterator[tuple[str, str, float]]:
         elif name == "networks" and isinstance(value, dict):
             for network, sums in value.items():
                 yield from ratios(sums, f"{network} (all)")
+        elif name == "sites":
+            yield from ratios([site for site in value if site["network"] not in alone], label)
         elif isinstance(value, (dict, list)) and name != "build":
             yield from ratios(value, label)
+
+
+def _alone(report: dict[str, Any]) -> set[str]:
+    """Networks with one site, of which the sum says all."""
+    names = [site["network"] for site in report.get("sites", [])]
+    return {name for name in names if names.count(name) == 1 and name in report["networks"]}
 
 
 def table(reports: dict[str, Any]) -> str:
@@ -73,7 +85,7 @@ def moved(old: dict[str, Any], new: dict[str, Any]) -> str:
     both = before.keys() & after.keys()
     if not both:
         return "The two have no measurement in common."
-    lines = [f"{len(both)} ratios are in both; more than {MOVED:.0%} apart:"]
+    lines = []
     for key in sorted(both, key=str):
         change = after[key] / before[key] - 1
         if abs(change) > MOVED:
@@ -81,10 +93,37 @@ def moved(old: dict[str, Any], new: dict[str, Any]) -> str:
             lines.append(
                 f"  {'better' if better else 'worse':6}  {' '.join(key)}: {before[key]:.2f} -> {after[key]:.2f}"
             )
-    gone = {key[0] for key in before.keys() - after.keys()} & {key[0] for key in both}
-    if gone:
-        lines.append(f"Some measurements of {', '.join(sorted(gone))} are in the old file alone.")
+    moves = f"{len(lines) or 'none'} more than {MOVED:.0%} apart{':' if lines else '.'}"
+    lines = [*_elsewhere(old, new), f"{len(both)} ratios are in both, {moves}", *lines]
+    shared = {key[0] for key in both}
+    for words, keys in (("the old file", before.keys() - after), ("this run", after.keys() - before)):
+        alone = sorted({key[0] for key in keys} & shared)
+        if alone:
+            lines.append(f"Some measurements of {', '.join(alone)} are in {words} alone.")
     return "\n".join(lines)
+
+
+def _elsewhere(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """A line per part of the machine that is another one now."""
+    return sorted(
+        {
+            f"Measured elsewhere: {part} {old[suite].get(part, 'unknown')} then, {new[suite][part]} now."
+            for suite in old.keys() & new.keys()
+            for part in ("cpu", "cpu_capability", "threads", "gpu", "torch")
+            if part in new[suite] and old[suite].get(part, "unknown") != new[suite][part]
+        }
+    )
+
+
+def left_out(reports: dict[str, Any]) -> list[str]:
+    """A line per suite some of whose peers are not installed."""
+    lines = []
+    for suite, report in reports.items():
+        rows = [row for part in report.values() if isinstance(part, list) for row in part]
+        names = {name for row in rows if isinstance(row, dict) for name in row.get("not_installed", [])}
+        if names:
+            lines.append(f"{suite}: without {', '.join(sorted(names))}, which `make bench` installs")
+    return lines
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -98,10 +137,27 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _known(name: str) -> str:
+    if name not in suites():
+        raise argparse.ArgumentTypeError(f"invalid choice: {name!r} (choose from {', '.join(suites())})")
+    return name
+
+
+class Failures:
+    """A plugin of pytest that notes the suites in which a test failed."""
+
+    def __init__(self) -> None:
+        self.suites: set[str] = set()
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            self.suites.add(Path(report.location[0]).stem.removeprefix("bench_"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    known = [*suites(), []]  # argparse looks for the empty list too
-    parser.add_argument("suite", nargs="*", choices=known, metavar="SUITE", help=", ".join(suites()))
+    parser.add_argument("suite", nargs="*", type=_known, metavar="SUITE", help=", ".join(suites()))
+    parser.add_argument("--keep", action="store_true", help="put the results into benchmarks/results/")
     parser.add_argument("--out", type=Path, help="write the results of all suites into this file")
     parser.add_argument("--compare", type=Path, metavar="OLD.json", help="say what moved since")
     chosen = parser.parse_args()
@@ -109,20 +165,23 @@ def main() -> None:
     import pytest
 
     names, start = chosen.suite or suites(), time.time()
-    failed = pytest.main([*(str(HERE / f"bench_{name}.py") for name in names), "-q"])
+    files, failures = [str(HERE / f"bench_{name}.py") for name in names], Failures()
+    code = pytest.main([*files, "-q", "-rs"], plugins=[failures])
     here = environment()
     reports = {}
     for name in names:
         path = harness.file_of(name)
         if path.exists() and path.stat().st_mtime >= start:
             reports[name] = json.loads(path.read_text("utf-8"))
+            if chosen.keep and code in (0, 1) and name not in failures.suites:
+                shutil.copy(path, RESULTS / harness.name_to_keep(reports[name]))
     print(f"\n{here['cpu']}, {here['threads']} threads, GPU: {here['gpu'] or 'none'}, torch {here['torch']}")
-    print(table(reports))
+    print("\n".join([table(reports), *left_out(reports)]))
     if chosen.out:
         chosen.out.write_text(json.dumps({**here, "suites": reports}, indent=1) + "\n")
     if old is not None:
         print(moved(old, reports))
-    raise SystemExit(int(failed))
+    raise SystemExit(int(code))
 
 
 if __name__ == "__main__":

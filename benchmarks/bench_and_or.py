@@ -34,17 +34,19 @@ def timed(step: Callable[[], Any]) -> tuple[float, Any]:
 
 def scores(rows: int, columns: int) -> Tensor:
     photo = models.photographs()["chelsea"]
-    return ImageGame(models.load("default"), photo, grid_players(rows, columns)).values()
+    game = ImageGame(models.load("default", device=harness.DEVICE), photo, grid_players(rows, columns))
+    return game.values().to(harness.DEVICE)
 
 
 def published_step(values: Tensor, bound: float) -> Callable[[], None]:
     """One step of the recipe with dense matrices."""
     size = len(values)
-    identity = torch.eye(size)
+    identity = torch.eye(size, device=values.device)
     to_and = ops.subset_sum(identity, inverse=True).T.contiguous()
     to_or = -to_and.flip(1)
     to_or[0] = 0
-    p, q = torch.zeros(size, requires_grad=True), torch.zeros(size, requires_grad=True)
+    p, q = torch.zeros(2, size, device=values.device).unbind()
+    p, q = p.clone().requires_grad_(), q.clone().requires_grad_()
     optimiser = torch.optim.SGD([p, q], lr=1e-6, momentum=0.9)
     half = values.float() / 2
 

@@ -37,9 +37,17 @@ def contenders(model: nn.Module, name: str) -> dict[str, harness.Step]:
         with torch.inference_mode():
             model(images)[0, 0].item()
 
+    @torch.inference_mode()
+    def by_hand(players: Any) -> torch.Tensor:
+        shown = (codes[:, None, None] >> players.over((224, 224))) & 1
+        logits = model((image * shown[:, None]).to(harness.DEVICE)).double()
+        return (logits[:, 0] - logits[:, 1:].logsumexp(1)).cpu()
+
     def played(masking: Any, players: Any) -> harness.Step:
         game = ImageGame(model, image, players, target=0, masking=masking)
         (worker,) = game._workers(None, 1)
+        if masking == "replace":
+            torch.testing.assert_close(worker(codes).cpu().double(), by_hand(players), rtol=1e-3, atol=1e-3)
         return lambda: worker(codes)[0].item()
 
     steps = {"plain": plain, "game": played("replace", players)}

@@ -47,7 +47,7 @@ def test_gate(site: Site, rows: list[dict[str, Any]], benchmark: BenchmarkFixtur
     steps = {name: harness.forward_backward(f, x, scores, dy) for name, f in functions.items()}
     harness.validate(steps["pyinterp"], steps["eager"])
     harness.validate(steps["compile"], steps["eager"])
-    row = harness.describe(site, harness.race({**steps, "bound": harness.bound(x)}))
+    row = harness.describe(site, harness.race_ops({**steps, "bound": harness.bound(x)}))
     rows.append(row)
     harness.write("gate", networks=harness.summarise(rows), sites=rows)
     benchmark.extra_info.update(row)

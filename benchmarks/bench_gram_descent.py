@@ -186,6 +186,6 @@ def test_gram_descent(
         "faster_than_fista": round(milliseconds["fista"] / milliseconds["pyinterp"], 2),
     }
     rows.append(row)
-    harness.write("gram_descent", problems=rows)
+    harness.write("gram_descent", torch.device("cpu"), problems=rows)
     benchmark.extra_info.update(row)
     benchmark.pedantic(ours, rounds=3, warmup_rounds=1)

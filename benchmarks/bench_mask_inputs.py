@@ -76,7 +76,7 @@ def test_mask_inputs(kind: str, layout: str, rows: list[dict[str, Any]], benchma
     for name in ("eager", "compile"):
         made = steps[name]()
         assert torch.equal(made, batch) and made.stride() == batch.stride()
-    times = harness.race(steps)
+    times = harness.race_ops(steps)
     ours = times["pyinterp"]
     row = {
         "network": f"{kind}, {layout}",

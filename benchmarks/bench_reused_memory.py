@@ -33,6 +33,10 @@ def test_reused_memory(name: str, benchmark: BenchmarkFixture) -> None:
         with torch.inference_mode():
             model(images)
 
+    with torch.inference_mode():
+        wanted = model(images)
+        with reused_memory():
+            torch.testing.assert_close(model(images), wanted)
     times = dict.fromkeys(("plain", "reused"), float("inf"))
     for _ in range(TURNS):
         with reused_memory():

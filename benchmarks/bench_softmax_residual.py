@@ -69,7 +69,7 @@ def test_softmax_residual(
     for name in ("pyinterp", "eager", "compile"):
         for got, want in zip(contenders[name](), wanted, strict=True):
             torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
-    times = harness.race(contenders, seconds=1.0, turns=400)
+    times = harness.race_ops(contenders, seconds=1.0, turns=400)
     ours = times["pyinterp"]
     row = {
         "network": f"{str(dtype).removeprefix('torch.')}, {k} classes",

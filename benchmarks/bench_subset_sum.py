@@ -86,7 +86,7 @@ def test_subset_sum(
             torch.as_tensor(contenders[name](), device=wanted.device), wanted, rtol=1e-4, atol=1e-3
         )
     count = max(1, REPEATED // values.numel())
-    turns = harness.race({name: repeated(step, count) for name, step in contenders.items()}, seconds=0.5)
+    turns = harness.race_ops({name: repeated(step, count) for name, step in contenders.items()}, seconds=0.5)
     times = {name: turn / count for name, turn in turns.items()}
     ours = times["pyinterp"]
     row = {
@@ -119,7 +119,7 @@ def test_shapiq(n: int, rows: list[dict[str, Any]], benchmark: BenchmarkFixture)
     for code in range(0, 2**n, 97):
         players = tuple(i for i in range(n) if code >> i & 1)
         assert abs(theirs[players] - float(ours[code])) < 1e-6
-    best = harness.race({"pyinterp": lambda: subset_sum(values, inverse=True)})["pyinterp"]
+    best = harness.race_ops({"pyinterp": lambda: subset_sum(values, inverse=True)})["pyinterp"]
     row = {
         "players": n,
         "seconds_of_shapiq": round(seconds, 3),

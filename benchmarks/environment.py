@@ -12,14 +12,15 @@ import torch
 from pyinterp._extension import build_info
 
 
-def environment() -> dict[str, Any]:
-    """Date, processor, instruction set, threads, GPU if there is one, build and torch."""
+def environment(device: torch.device | None = None) -> dict[str, Any]:
+    """Date, processor, instruction set, threads, GPU if one was used, build and torch."""
+    on_gpu = torch.cuda.is_available() and (device is None or device.type == "cuda")
     return {
         "date": time.strftime("%Y-%m-%d"),
         "cpu": _processor(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpu": torch.cuda.get_device_name() if on_gpu else None,
         "torch": torch.__version__,
         "build": build_info(),
     }

@@ -3,12 +3,15 @@
 Tensors are on the GPU where there is one: CUDA_VISIBLE_DEVICES= in front of the command measures the CPU there.
 
 The bound is what moving the same bytes costs: forward reads x and writes y, backward reads x and dy and writes dx,
-so 2.5 times `x.clone()`. Times are the best of all turns; what is compared are ratios of times from one run.
+so 2.5 times `x.clone()`. Ops find their memory as in a method, which keeps what it frees (`pyinterp.memory`). Times are
+the best of all turns; what is compared are ratios of times from one run.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +22,9 @@ from torch import Tensor
 
 from benchmarks.environment import environment
 from benchmarks.sites import Site
+from pyinterp.memory import reused_memory
 
-RESULTS = Path(__file__).parent / "results"
+WRITTEN = Path(__file__).parents[1] / "build" / "benchmarks"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 Step = Callable[[], Any]
 
@@ -66,6 +70,17 @@ def race(contenders: dict[str, Step], seconds: float = 2.0, turns: int = 40) -> 
         if turn >= 6 and time.perf_counter() > stop:
             break
     return best
+
+
+def race_ops(contenders: dict[str, Step], seconds: float = 2.0, turns: int = 40) -> dict[str, float]:
+    """`race`, where what one contender frees is there for the next: no time is spent on fresh pages."""
+    with reused_memory():
+        return race(contenders, seconds, turns)
+
+
+def missing(packages: dict[str, str]) -> list[str]:
+    """The contenders whose package is not installed, of {contender: package}; results name them."""
+    return [name for name, package in packages.items() if importlib.util.find_spec(package) is None]
 
 
 def _repeats(step: Step) -> int:
@@ -124,17 +139,23 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def write(suite: str, **parts: Any) -> None:
-    """Write what a suite has found so far, and on what, to its file."""
-    report = {"suite": suite, **environment(), **parts}
-    RESULTS.mkdir(exist_ok=True)
-    file_of(suite).write_text(json.dumps(report, indent=1) + "\n")
+def write(suite: str, device: torch.device = DEVICE, **parts: Any) -> None:
+    """Write what a suite has found so far, and on what, to `file_of` it."""
+    report = {"suite": suite, **environment(device), **parts}
+    WRITTEN.mkdir(parents=True, exist_ok=True)
+    unfinished = WRITTEN / f"{suite}.unfinished"
+    unfinished.write_text(json.dumps(report, indent=1) + "\n")
+    os.replace(unfinished, file_of(suite))
 
 
 def file_of(suite: str) -> Path:
-    """``results/DATE-suite.json``, or ``results/DATE-suite-cuda.json``."""
-    device = "" if DEVICE.type == "cpu" else f"-{DEVICE.type}"
-    return RESULTS / f"{time.strftime('%Y-%m-%d')}-{suite}{device}.json"
+    """What the last run of a suite has left."""
+    return WRITTEN / f"{suite}.json"
+
+
+def name_to_keep(report: dict[str, Any]) -> str:
+    """``DATE-suite.json``, or ``DATE-suite-cuda.json`` where a GPU was measured."""
+    return f"{report['date']}-{report['suite']}{'-cuda' if report['gpu'] else ''}.json"
 
 
 def show(suite: str, rows: list[dict[str, Any]]) -> None:

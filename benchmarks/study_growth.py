@@ -148,7 +148,7 @@ def grow(curve: str, longest: float) -> dict[str, Any]:
         if expected > longest:
             break
     doubling = what == "players"
-    upper = points[len(points) // 2 - 1 :]
+    upper = points[-max(3, (len(points) + 1) // 2) :]
     return {
         "size": what,
         "points": points,

@@ -5,8 +5,9 @@ python benchmarks/study_path.py --out FILE [--case digits] [--kind grouped] [--p
 Cases: "digits" (1,437 deep features of a small network on scikit-learn's digits, d = 128, K = 10), "ten" (N = 20,000,
 d = 512, K = 10) and "hundred" (N = 10,000, d = 512, K = 100), both correlated and rectified. Every contender gets the
 same standardised features in memory and the same falling lambdas; after each of its points the objective and the KKT
-violation are computed here, in float64, from the definition. scikit-learn and FISTA run to about our violation;
-glm_saga runs with the settings of its authors, which have no such aim. Peers: pip install -e ".[peers]".
+violation are computed here, in float64, from the definition. Times are the best of as many calls as fit a second.
+scikit-learn and FISTA run to about our violation; glm_saga runs with the settings of its authors, which have no such
+aim. Peers: pip install -e ".[peers]".
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from benchmarks.environment import environment
 from pyinterp.heads import fit_sparse_path
 
 ALPHA = 0.99
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 Head = tuple[Tensor, Tensor]  # weights (K, d) and biases (K,)
 Run = Callable[[Tensor, Tensor, list[float], float], list[Head]]  # the last is the wanted KKT violation
 
@@ -83,9 +85,15 @@ def digits() -> tuple[Tensor, Tensor]:
 
 def ours(z: Tensor, labels: Tensor, lambdas: list[float], tolerance: float, **options: Any) -> list[Head]:
     path = fit_sparse_path(
-        z, labels, alpha=ALPHA, lambdas=lambdas, tolerance=tolerance, progress=False, **options
+        z.to(DEVICE),
+        labels.to(DEVICE),
+        alpha=ALPHA,
+        lambdas=lambdas,
+        tolerance=tolerance,
+        progress=False,
+        **options,
     )
-    return list(zip(path.weights, path.biases, strict=True))
+    return list(zip(path.weights.cpu(), path.biases.cpu(), strict=True))
 
 
 def fista(z: Tensor, labels: Tensor, lambdas: list[float], tolerance: float) -> list[Head]:
@@ -223,6 +231,16 @@ def grid(kind: str, z: Tensor, labels: Tensor, points: int, ratio: float) -> lis
     return [float(first.lambdas[0]) * ratio ** (i / (points - 1)) for i in range(points)]
 
 
+def best_of(step: Callable[[], list[Head]]) -> tuple[float, list[Head]]:
+    """Seconds of the best of several calls, one second in all or five of them; and what the last one gave."""
+    times: list[float] = []
+    while sum(times) < 1 and len(times) < 5:
+        start = time.perf_counter()
+        heads = step()
+        times.append(time.perf_counter() - start)
+    return min(times), heads
+
+
 def measure(
     case: str, kind: str, peers: list[str], points: int, ratio: float, tolerance: float
 ) -> dict[str, Any]:
@@ -247,9 +265,7 @@ def measure(
             warnings.simplefilter("ignore")
             if name == "skglm":  # what numba compiles is not timed
                 run(z[:200], labels[:200], lambdas[:2], tolerance)
-            start = time.perf_counter()
-            heads = run(z, labels, lambdas, tolerance)
-        seconds = time.perf_counter() - start
+            seconds, heads = best_of(lambda run=run: run(z, labels, lambdas, tolerance))
         judged = [judge(kind, z, labels, *entry) for entry in zip(lambdas, heads, strict=True)]
         row["contenders"][name] = {
             "seconds": round(seconds, 4),
