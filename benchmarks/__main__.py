@@ -2,7 +2,7 @@
 
 python -m benchmarks [SUITE ...] [--keep] [--out FILE] [--compare OLD.json]
 
-Suites are the files bench_SUITE.py; without names all of them run, for most of an hour on two cores. Each leaves
+Suites are the files bench_SUITE.py; without names all of them run, for half an hour on two cores. Each leaves
 its own build/benchmarks/SUITE.json; --keep puts those that ran to their end without an error into benchmarks/results/,
 under today's date; --out holds them all. Ratios are compared, since times differ from machine to machine: "over" is
 smaller when it is better, "faster" larger. OLD.json is what --out wrote, or the file of one suite.

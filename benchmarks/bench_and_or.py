@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -69,9 +70,7 @@ def compare(n: int, noise: float, values: Tensor) -> dict[str, Any]:
     runs: dict[float, tuple[float, SparseAndOr]] = {}
     for rate in RATES:
         runs[rate] = timed(
-            lambda rate=rate: sparse_and_or(
-                values, noise, solver="sgd", learning_rate=rate, max_iterations=STEPS
-            )
+            partial(sparse_and_or, values, noise, solver="sgd", learning_rate=rate, max_iterations=STEPS)
         )
     best = min(runs, key=lambda rate: float(runs[rate][1].objective))
     step = published_step(values, bound)

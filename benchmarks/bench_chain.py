@@ -193,12 +193,12 @@ def compare(model: nn.Module, images: Tensor) -> tuple[dict[str, Any], harness.S
 def telling(name: str, images: Tensor, labels: Tensor) -> nn.Module:
     """A network of random weights whose last layer, fitted by least squares, tells the labels (N,) bool apart."""
     torch.manual_seed(0)
-    options = {"zero_init_last": False} if name.startswith("resnet") else {}
-    model = timm.create_model(name, num_classes=2, **options).to(images.device)
+    options: dict[str, Any] = {"zero_init_last": False} if name.startswith("resnet") else {}
+    model: Any = timm.create_model(name, num_classes=2, **options).to(images.device)
     norms = [one for one in model.modules() if isinstance(one, nn.BatchNorm2d)]
     with torch.no_grad():
         for norm in norms:
-            norm.momentum = 1.0
+            norm.momentum = 1.0  # its statistics are those of the images
         model.train(bool(norms))(images)
         model.eval()
         features = model.forward_head(model.forward_features(images), pre_logits=True)

@@ -4,11 +4,14 @@ python -m pytest benchmarks/bench_game.py
 
 ResNet-50, EfficientNet-Lite0 and ViT-S with random weights (time does not depend on them), 12 players, in turns in one
 run. "plain" is the network as timm gives it on a batch that is there already; "game" is what `ImageGame.values` runs
-per batch: masking, the network, the score. For ViT-S, "drop" runs as many subsets of six players by their tokens.
+per batch: masking, the network, the score. For ViT-S, "drop" runs as many subsets of six players by their tokens. On a
+GPU ViT-B comes in addition, and "whole" is `ImageGame.values` of ResNet-50 and ViT-B with 16 players, all 65,536
+subsets, over the time of as many plain forwards.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -21,8 +24,10 @@ from benchmarks import harness
 from pyinterp.games import ImageGame, grid_players
 from pyinterp.games.forward import full_float32
 
-NETWORKS = ("resnet50", "tf_efficientnet_lite0", "vit_small_patch16_224")
-BATCH = 128 if harness.DEVICE.type == "cuda" else 8
+ON_GPU = harness.DEVICE.type == "cuda"
+WHOLE = ("resnet50", "vit_base_patch16_224")
+NETWORKS = ("resnet50", "tf_efficientnet_lite0", "vit_small_patch16_224", *(WHOLE[1:] if ON_GPU else ()))
+BATCH = 128 if ON_GPU else 8
 ROWS: list[dict[str, Any]] = []
 
 
@@ -56,6 +61,15 @@ def contenders(model: nn.Module, name: str) -> dict[str, harness.Step]:
     return steps
 
 
+def whole(model: nn.Module, rows: int, columns: int, milliseconds: float) -> float:
+    """Time of all subsets of a grid over that of as many plain forwards, of which a batch takes ``milliseconds``."""
+    game = ImageGame(model, torch.randn(3, 224, 224), grid_players(rows, columns), target=0)
+    start = time.perf_counter()
+    game.values(progress=False)
+    seconds = time.perf_counter() - start
+    return 1e3 * seconds / (milliseconds / BATCH * 2**game.count)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_game(name: str, benchmark: BenchmarkFixture) -> None:
     model = timm.create_model(name).eval().to(harness.DEVICE)
@@ -71,6 +85,8 @@ def test_game(name: str, benchmark: BenchmarkFixture) -> None:
     row["game_over_plain"] = round(times["game"] / times["plain"], 3)
     if "drop" in times:
         row["drop_over_plain"] = round(times["drop"] / times["plain"], 3)
+    if ON_GPU and name in WHOLE:
+        row["whole_over_plain"] = round(whole(model, 4, 4, times["plain"]), 3)
     ROWS.append(row)
     harness.write("game", how=" ".join(__doc__.split("\n\n")[2].split()), networks=ROWS)
     print(

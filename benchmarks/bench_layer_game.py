@@ -59,6 +59,7 @@ def random_probes(model: nn.Module) -> Probes:
         data_digest="",
         fitted=0,
         labels=torch.zeros(0).long(),
+        marks=torch.zeros(0).double(),
         class_names=tuple(map(str, range(CLASSES))),
         sample_names=(),
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -67,7 +68,7 @@ def compare(name: str) -> tuple[dict[str, Any], harness.Step]:
     def race(codes: Tensor) -> None:
         """One turn of each."""
         for form, layout in FORMATS.items():
-            times[form].append(seconds(lambda layout=layout: plain(codes, layout)) / BATCH)
+            times[form].append(seconds(partial(plain, codes, layout)) / BATCH)
         times["prefix"].append(seconds(lambda: prefix(codes).cpu()) / BATCH)
 
     times: dict[str, list[float]] = {name: [] for name in (*FORMATS, "prefix")}

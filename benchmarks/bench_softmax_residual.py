@@ -59,7 +59,7 @@ def test_softmax_residual(
     labels = torch.randint(0, k, (n,), device=harness.DEVICE)
     own = logits.clone()
     compiled = torch.compile(in_torch, fullgraph=True, dynamic=False)
-    contenders = {
+    contenders: dict[str, harness.Step] = {
         "pyinterp": lambda: (own, softmax_residual_(own, labels, weights)),
         "eager": lambda: in_place(logits, labels, weights),
         "compile": lambda: compiled(logits, labels, weights),

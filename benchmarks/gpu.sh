@@ -52,7 +52,8 @@ steps=(
   "initcheck|120|each $sanitizer --tool initcheck"
   "chain|300|$python -m benchmarks chain --keep"
 )
-for suite in gate subset_sum and_or game gated_affine softmax_residual elastic_prox mask_inputs layer_game prefix path; do
+steps+=("game|400|$python -m benchmarks game --keep")
+for suite in gate subset_sum and_or gated_affine softmax_residual elastic_prox mask_inputs layer_game prefix path; do
   steps+=("$suite|200|$python -m benchmarks $suite --keep")
 done
 steps+=(

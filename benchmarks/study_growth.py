@@ -110,7 +110,8 @@ def point(curve: str, size: int) -> dict[str, float]:
     before = gigabytes("VmRSS")
     job = CURVES[curve][2](size)
     reset_peak()
-    times, spent = [], 0.0
+    times: list[float] = []
+    spent = 0.0
     while len(times) < 20 and (spent < 2 or len(times) < 2) and (spent < 30 or not times):
         start = time.perf_counter()
         job()

@@ -21,6 +21,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -265,7 +266,7 @@ def measure(
             warnings.simplefilter("ignore")
             if name == "skglm":  # what numba compiles is not timed
                 run(z[:200], labels[:200], lambdas[:2], tolerance)
-            seconds, heads = best_of(lambda run=run: run(z, labels, lambdas, tolerance))
+            seconds, heads = best_of(partial(run, z, labels, lambdas, tolerance))
         judged = [judge(kind, z, labels, *entry) for entry in zip(lambdas, heads, strict=True)]
         row["contenders"][name] = {
             "seconds": round(seconds, 4),

@@ -172,16 +172,18 @@ def without_errors(case: Case) -> dict[str, Any]:
     }
 
 
-def places(case: Case) -> dict[str, float]:
+def places(case: Case) -> dict[str, float | None]:
     """How often the highest score lies in the mark, on test images of other classes."""
     rows = case.planted.test[case.test_labels != case.target][:LOOKED_AT]
     others = [j for j in case.used if j not in case.carriers]
     groups = {"first": case.carriers[:1], "carriers": case.carriers, "others": others}
-    result = {}
+    result: dict[str, float | None] = {}
     for method in ("occlusion", "map"):
         for name, images in (("marked", case.planted.marked[rows]), ("plain", case.planted.plain[rows])):
             found = locate_features(case.network, images, case.used, method=method, cells=CELLS)
-            inside = in_mark(case.planted.mark_share, tuple(found.scores.shape[2:])).flatten()
+            inside = in_mark(
+                case.planted.mark_share, (found.scores.shape[2], found.scores.shape[3])
+            ).flatten()
             hits = inside[found.scores.flatten(2).argmax(2)].double().mean(0)
             rates = dict(zip(case.used, hits.tolist(), strict=True))
             result[f"{method}_chance"] = float(inside.double().mean())
@@ -194,10 +196,8 @@ def errors(case: Case, generator: torch.Generator) -> dict[str, Any]:
     """How many errors that the moved mark makes are explained by a carrier, and by as many other features."""
     features, labels, head = case.test["moved"], case.test_labels, case.head
     before = head.predict(case.test["clean"])
-    caused = (
-        (head.predict(features) == case.target) & (labels != case.target) & (before == labels)
-    ).nonzero()
-    caused = caused[:, 0].tolist()
+    wrong = (head.predict(features) == case.target) & (labels != case.target) & (before == labels)
+    caused = wrong.nonzero()[:, 0].tolist()
     flips = [smallest_flip(head, features[i]) for i in caused]
     flips_of = [set(flip.features) if flip else set() for flip in flips]
     repairs_of = [set(single_repairs(head, features[i], int(labels[i]))) for i in caused]

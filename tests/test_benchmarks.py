@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks.__main__ import moved, ratios, read, suites, table
+from benchmarks import harness
+from benchmarks.__main__ import left_out, moved, ratios, read, suites, table
 from benchmarks.study_growth import slope
 from benchmarks.study_profile import kind_of
 
@@ -37,6 +39,42 @@ def test_ratios_are_found_wherever_they_stand() -> None:
     assert list(ratios(JOB)) == [("", "faster_than_eager", 2.5)]
 
 
+def test_a_sum_of_one_site_is_told_once() -> None:
+    alone = {
+        "networks": {"float32": {"over_bound": 1.2}},
+        "sites": [{"network": "float32", "over_bound": 1.2}],
+    }
+    assert list(ratios(alone)) == [("float32 (all)", "over_bound", 1.2)]
+
+
+def test_kinds_of_a_job_have_lines_of_their_own() -> None:
+    rows = [
+        {"kind": kind, "shape": [9], "faster_than": {peer: 2.0}} for kind, peer in (("a", "x"), ("b", "y"))
+    ]
+    assert [line.split()[1] for line in table({"path": {"rows": rows}}).splitlines()] == ["a,", "b,"]
+
+
+def test_peers_that_are_not_there_are_named() -> None:
+    assert harness.missing({"saga": "sklearn", "other": "no_such_package"}) == ["other"]
+    rows = [{"not_installed": ["skglm", "adelie"]}, {"not_installed": ["adelie"]}, {}]
+    assert left_out({"path": {"rows": rows, "threads": 2}, "gate": OPS}) == [
+        "path: without adelie, skglm, which `make bench` installs"
+    ]
+
+
+def test_a_result_is_whole_and_kept_by_date_and_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(harness, "WRITTEN", tmp_path / "new")
+    for rows in ([1], [1, 2]):
+        harness.write("gate", torch.device("cpu"), rows=rows)
+    written = json.loads(harness.file_of("gate").read_text())
+    assert written["rows"] == [1, 2] and written["gpu"] is None
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["gate.json"]
+    assert harness.name_to_keep(written) == f"{written['date']}-gate.json"
+    assert harness.name_to_keep(written | {"gpu": "H200"}).endswith("-gate-cuda.json")
+
+
 def test_the_table_has_a_line_per_measurement() -> None:
     lines = table({"gate": OPS, "chain": JOB}).splitlines()
     assert [" ".join(line.split()) for line in lines] == [
@@ -49,11 +87,15 @@ def test_what_moved_is_told() -> None:
     new: dict[str, Any] = copy.deepcopy(OPS)
     new["sites"][0]["over_bound"], new["networks"]["resnet50"]["faster_than_eager"] = 0.9, 1.2
     told = moved({"gate": OPS}, {"gate": new, "chain": JOB}).splitlines()
-    assert told[0] == "4 ratios are in both; more than 10% apart:"
+    assert told[0] == "4 ratios are in both, 2 more than 10% apart:"
     assert [line.split()[0] for line in told[1:]] == ["worse", "better"]
     assert "gate resnet50, [10, 64] over_bound: 1.10 -> 0.90" in told[2]
     del new["sites"][1]
     assert "Some measurements of gate are in the old file alone." in moved({"gate": OPS}, {"gate": new})
+    assert "Some measurements of gate are in this run alone." in moved({"gate": new}, {"gate": OPS})
+    assert moved({"gate": OPS}, {"gate": OPS}) == "4 ratios are in both, none more than 10% apart."
+    here, there = ({"gate": OPS | {"threads": threads, "gpu": None}} for threads in (2, 64))
+    assert moved(there, here).splitlines()[0] == "Measured elsewhere: threads 64 then, 2 now."
     assert moved({"gate": OPS}, {"chain": JOB}) == "The two have no measurement in common."
 
 

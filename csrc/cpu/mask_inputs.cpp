@@ -7,6 +7,8 @@ namespace {
 
 // The bytes of x and of the baseline that stay in the L1 cache while all samples are written.
 constexpr int64_t kTileBytes = 8192;
+// A batch of more bytes is written past the caches: who reads it comes too late to find it there.
+constexpr int64_t kCacheBytes = 4 << 20;
 // Below this many bytes a second thread costs more than it saves.
 constexpr int64_t kGrainBytes = 131072;
 
@@ -27,7 +29,8 @@ Tensor mask_inputs(const Tensor& x, const Tensor& baseline, const Tensor& player
     const Plan plan = plan_of(frame, map, kTileBytes, sizeof(T));
     const Masking<T> m{
         static_cast<const T*>(call.x.const_data_ptr()), static_cast<const T*>(call.baseline.const_data_ptr()),
-        call.codes.const_data_ptr<int64_t>(), static_cast<T*>(call.out.mutable_data_ptr()), plan};
+        call.codes.const_data_ptr<int64_t>(), static_cast<T*>(call.out.mutable_data_ptr()), plan,
+        frame.batch * frame.sample() * static_cast<int64_t>(sizeof(T)) > kCacheBytes};
     const int64_t grain = kGrainBytes / (kTileBytes * plan.planes) + 1;
     torch::stable::parallel_for(0, frame.batch * plan.tiles(), grain, [&](int64_t begin, int64_t end) {
       mask_turns(m, frame.batch, begin, end);

@@ -29,7 +29,31 @@ struct Plan {
   int64_t tiles() const {
     return static_cast<int64_t>(starts.size()) - 1;
   }
+  int64_t first(int64_t t) const {
+    return t * tile;
+  }
+  int64_t count(int64_t t) const {
+    return std::min(tile, length - first(t));
+  }
 };
+
+// Copies past the caches: a line that is overwritten whole is not read from memory first.
+inline void stream(void* to, const void* from, int64_t bytes) {
+  char* out = static_cast<char*>(to);
+  const char* in = static_cast<const char*>(from);
+#ifdef PYI_WIDE
+  constexpr int64_t kLine = 64, kWord = sizeof(__m128i);
+  const int64_t head = std::min<int64_t>(bytes, -reinterpret_cast<uintptr_t>(out) % kLine);
+  std::memcpy(out, in, head);
+  for (out += head, in += head, bytes -= head; bytes >= kLine; out += kLine, in += kLine, bytes -= kLine) {
+    for (int64_t i = 0; i < kLine; i += kWord) {
+      const __m128i word = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i));
+      _mm_stream_si128(reinterpret_cast<__m128i*>(out + i), word);
+    }
+  }
+#endif
+  std::memcpy(out, in, bytes);
+}
 
 inline Plan plan_of(const Frame& frame, const int64_t* players, int64_t tile_bytes, int64_t element_bytes) {
   const int64_t repeat = frame.channels_last ? frame.channels : 1;
@@ -64,13 +88,34 @@ struct Masking {
   const int64_t* codes;
   T* out;
   const Plan& plan;
+  bool past_caches = false;
+};
+
+// What one thread needs for its turns. Where `stage` is not empty, a part of a plane is made there and then streamed out.
+template <class T>
+struct Space {
+  std::vector<T> shown, stage;
+
+  explicit Space(const Masking<T>& m)
+      : shown(m.plan.slots.empty() ? 0 : m.plan.tile), stage(m.past_caches ? m.plan.tile : 0) {}
+
+  T* begin(T* out) {
+    return stage.empty() ? out : stage.data();
+  }
+  void end(T* out, int64_t count) const {
+    if (!stage.empty()) {
+      stream(out, stage.data(), count * sizeof(T));
+    }
+  }
 };
 
 template <class T>
-void copy_runs(const Masking<T>& m, int64_t tile, uint64_t bits, T* out) {
+void copy_runs(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, Space<T>& space) {
   const Run* const end = m.plan.runs.data() + m.plan.starts[tile + 1];
+  const int64_t start = m.plan.first(tile);
   for (int64_t plane = 0; plane < m.plan.planes; ++plane) {
     const int64_t at = plane * m.plan.length;
+    T* const to = space.begin(out + at + start);
     for (const Run* run = m.plan.runs.data() + m.plan.starts[tile]; run < end;) {
       const int64_t first = run->first;
       const bool shown = shows(bits, run->slot);
@@ -78,15 +123,17 @@ void copy_runs(const Masking<T>& m, int64_t tile, uint64_t bits, T* out) {
         ++run;
       }
       const T* const from = shown ? m.x : m.baseline;
-      std::memcpy(out + at + first, from + at + first, (run->last - first) * sizeof(T));
+      std::memcpy(to + first - start, from + at + first, (run->last - first) * sizeof(T));
       ++run;
     }
+    space.end(out + at + start, m.plan.count(tile));
   }
 }
 
 template <class T>
-PYI_HD void blend_tile(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, T* shown) {
-  const int64_t first = tile * m.plan.tile, count = std::min(m.plan.tile, m.plan.length - first);
+PYI_HD void blend_tile(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, Space<T>& space) {
+  const int64_t first = m.plan.first(tile), count = m.plan.count(tile);
+  T* const shown = space.shown.data();
   const uint32_t low = static_cast<uint32_t>(bits), high = static_cast<uint32_t>(bits >> 32);
   const uint8_t* const slots = m.plan.slots.data() + first;
   for (int64_t i = 0; i < count; ++i) {  // shows(bits, slots[i]) in halves: AVX2 shifts eight 32-bit words at once
@@ -97,22 +144,24 @@ PYI_HD void blend_tile(const Masking<T>& m, int64_t tile, uint64_t bits, T* out,
     const int64_t at = plane * m.plan.length + first;
     const T* __restrict const x = m.x + at;
     const T* __restrict const baseline = m.baseline + at;
-    T* __restrict const to = out + at;
+    T* __restrict const to = space.begin(out + at);
     for (int64_t i = 0; i < count; ++i) {
       to[i] = static_cast<T>((x[i] & shown[i]) | (baseline[i] & static_cast<T>(~shown[i])));
     }
+    space.end(out + at, count);
   }
 }
 
 template <class T>
-void blend_baseline(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, T* shown) {
-  blend_tile(m, tile, bits, out, shown);
+void blend_baseline(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, Space<T>& space) {
+  blend_tile(m, tile, bits, out, space);
 }
 
 #ifdef PYI_WIDE
 template <class T>
-__attribute__((target("avx2"))) void blend_avx2(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, T* shown) {
-  blend_tile(m, tile, bits, out, shown);
+__attribute__((target("avx2"))) void blend_avx2(
+    const Masking<T>& m, int64_t tile, uint64_t bits, T* out, Space<T>& space) {
+  blend_tile(m, tile, bits, out, space);
 }
 #endif
 
@@ -121,21 +170,24 @@ template <class T>
 void mask_turns(const Masking<T>& m, int64_t batch, int64_t begin, int64_t end) {
   const Plan& plan = m.plan;
   const bool blend = !plan.slots.empty();
-  std::vector<T> shown(blend ? plan.tile : 0);
+  Space<T> space(m);
   for (int64_t turn = begin; turn < end; ++turn) {
     const int64_t sample = turn % batch, tile = turn / batch;
     const uint64_t bits = bits_of(m.codes[sample]);
     T* const out = m.out + sample * plan.planes * plan.length;
     if (!blend) {
-      copy_runs(m, tile, bits, out);
+      copy_runs(m, tile, bits, out, space);
 #ifdef PYI_WIDE
     } else if (best_isa() >= Isa::avx2) {
-      blend_avx2(m, tile, bits, out, shown.data());
+      blend_avx2(m, tile, bits, out, space);
 #endif
     } else {
-      blend_baseline(m, tile, bits, out, shown.data());
+      blend_baseline(m, tile, bits, out, space);
     }
   }
+#ifdef PYI_WIDE
+  _mm_sfence();
+#endif
 }
 
 }  // namespace pyinterp::cpu

@@ -5,11 +5,12 @@
 namespace pyinterp::test {
 
 template <class T>
-void check_cpu(const Problem<T>& p, int64_t tile_bytes) {
+void check_cpu(const Problem<T>& p, int64_t tile_bytes, bool past_caches) {
   const std::vector<T> x = in_order(p.x, p.frame), baseline = in_order(p.baseline, p.frame);
   const cpu::Plan plan = cpu::plan_of(p.frame, p.players.data(), tile_bytes, sizeof(T));
-  std::vector<T> out(p.wanted.size(), 255), shown(plan.tile);
-  const cpu::Masking<T> m{x.data(), baseline.data(), p.codes.data(), out.data(), plan};
+  std::vector<T> out(p.wanted.size(), 255);
+  const cpu::Masking<T> m{x.data(), baseline.data(), p.codes.data(), out.data(), plan, past_caches};
+  cpu::Space<T> space(m);
   const int64_t turns = p.frame.batch * plan.tiles();
   cpu::mask_turns(m, p.frame.batch, 0, turns / 3);  // as two threads would
   cpu::mask_turns(m, p.frame.batch, turns / 3, turns);
@@ -22,14 +23,14 @@ void check_cpu(const Problem<T>& p, int64_t tile_bytes) {
     }
     p.compare(side, out);
   };
-  every("copied", [&](int64_t t, uint64_t bits, T* to) { cpu::copy_runs(m, t, bits, to); });
+  every("copied", [&](int64_t t, uint64_t bits, T* to) { cpu::copy_runs(m, t, bits, to, space); });
   if (plan.slots.empty()) {
     return;
   }
-  every("blended", [&](int64_t t, uint64_t bits, T* to) { cpu::blend_baseline(m, t, bits, to, shown.data()); });
+  every("blended", [&](int64_t t, uint64_t bits, T* to) { cpu::blend_baseline(m, t, bits, to, space); });
 #ifdef PYI_WIDE
   if (best_isa() >= Isa::avx2) {
-    every("avx2", [&](int64_t t, uint64_t bits, T* to) { cpu::blend_avx2(m, t, bits, to, shown.data()); });
+    every("avx2", [&](int64_t t, uint64_t bits, T* to) { cpu::blend_avx2(m, t, bits, to, space); });
   }
 #endif
 }
@@ -41,8 +42,10 @@ void check_width() {
                                Frame{5, 2, 35, channels_last}, Frame{3, 4, 64, channels_last}}) {
       for (const int64_t run : {1, 5, 32}) {
         const Problem<T> problem = problem_of<T>(frame, run);
-        check_cpu(problem, 64);
-        check_cpu(problem, 4096);
+        for (const bool past_caches : {false, true}) {
+          check_cpu(problem, 64, past_caches);
+          check_cpu(problem, 4096, past_caches);
+        }
       }
     }
   }
