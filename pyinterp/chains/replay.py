@@ -71,11 +71,13 @@ class Replay:
         try:
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 self._outputs = self._work(*self._inputs)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
             torch.cuda.set_stream(here)
             self.close()
+            if isinstance(error, torch.OutOfMemoryError) or isinstance(
+                error.__context__, torch.OutOfMemoryError
+            ):
+                raise
             self._recorded = False
             fix = "The search goes on without: the same result, more slowly."
             got = str(error).splitlines()[0]
