@@ -62,7 +62,7 @@ def ratios(report: Any, label: str = "") -> Iterator[tuple[str, str, float]]:
 def _alone(report: dict[str, Any]) -> set[str]:
     """Networks with one site, of which the sum says all."""
     names = [site["network"] for site in report.get("sites", [])]
-    return {name for name in names if names.count(name) == 1 and name in report["networks"]}
+    return {name for name in names if names.count(name) == 1 and name in report.get("networks", {})}
 
 
 def table(reports: dict[str, Any]) -> str:

@@ -34,6 +34,7 @@ from pyinterp.chains.anneal import Anneal, Schedule, Target
 from pyinterp.chains.engine import Engine
 from pyinterp.chains.objective import Objective
 from pyinterp.chains.progress import Recorder
+from pyinterp.games.forward import full_float32
 from pyinterp.memory import reused_memory
 from pyinterp.models import Site, load, sites, trace
 
@@ -154,7 +155,8 @@ def compare(model: nn.Module, images: Tensor) -> tuple[dict[str, Any], harness.S
     whole = {name: step(loop.logits) for name, loop in eager.items()}
     whole["pyinterp"] = step(lambda gates: engine.logits(gates, images))
     for name in eager:
-        harness.validate(whole["pyinterp"], whole[name])
+        with full_float32(allow_tf32=False):  # times are those of torch's own choice
+            harness.validate(whole["pyinterp"], whole[name])
         eager[name].step()
     first = harness.race(whole, turns=4)
     group = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -227,9 +229,11 @@ def search_of(model: nn.Module, images: Tensor, count: int) -> Anneal:
 def compare_together(model: nn.Module, images: Tensor) -> dict[str, Any]:
     """A step of several searches over a step of one."""
     one, together = (search_of(model, images, count) for count in (1, TOGETHER))
-    answers = [
-        run._slope(one.a.sigmoid().expand(len(run.group), -1), run.strictness)[1] for run in (one, together)
-    ]
+    with full_float32(allow_tf32=False):
+        answers = [
+            run._slope(one.a.sigmoid().expand(len(run.group), -1), run.strictness)[1]
+            for run in (one, together)
+        ]
     harness.validate(lambda: [answers[1]], lambda: [answers[0].repeat(TOGETHER)])
     times = harness.race({"one": one._step, "together": together._step}, turns=8)
     return {

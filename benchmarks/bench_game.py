@@ -73,8 +73,8 @@ def whole(model: nn.Module, rows: int, columns: int, milliseconds: float) -> flo
 @pytest.mark.parametrize("name", NETWORKS)
 def test_game(name: str, benchmark: BenchmarkFixture) -> None:
     model = timm.create_model(name).eval().to(harness.DEVICE)
-    steps = contenders(model, name)
     with full_float32(allow_tf32=False):
+        steps = contenders(model, name)
         times = harness.race(steps, seconds=20, turns=30)
     row: dict[str, Any] = {
         "network": name,

@@ -72,7 +72,8 @@ def test_layer_game(name: str, benchmark: BenchmarkFixture) -> None:
     codes = torch.tensor([code for code in range(4096) if code.bit_count() == 6][:BATCH])
     layered = LayerGame(random_probes(model), image, players, 0)
     game = ImageGame(model, image, players, target=0)
-    torch.testing.assert_close(layered.evaluate(codes)[:, -1], game.evaluate(codes), rtol=1e-4, atol=1e-4)
+    with full_float32(allow_tf32=False):
+        torch.testing.assert_close(layered.evaluate(codes)[:, -1], game.evaluate(codes), rtol=1e-4, atol=1e-4)
     ((alone,), (all_layers,)) = (one._workers(None, 1) for one in (game, layered))
     steps = {"game": lambda: alone(codes)[0].item(), "layers": lambda: all_layers(codes)[0, 0].item()}
     with full_float32(allow_tf32=False):

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from benchmarks import harness
 from pyinterp.games import grid_players
+from pyinterp.games.forward import full_float32
 from pyinterp.games.prefix import SharedPrefix
 from pyinterp.models import trace
 from pyinterp.models.count import count
@@ -105,7 +106,8 @@ def compare(name: str) -> tuple[dict[str, Any], harness.Step]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_prefix(benchmark: BenchmarkFixture, name: str) -> None:
-    row, step = compare(name)
+    with full_float32(allow_tf32=False):
+        row, step = compare(name)
     ROWS.append(row)
     how = " ".join(__doc__.split("\n\n")[2].split())
     harness.write("prefix", batch=BATCH, how=how, networks=ROWS)

@@ -28,9 +28,11 @@ export PYTHONPATH=$PWD PYTHONUNBUFFERED=1
 
 # Every C++ test of a kernel, behind the words given.
 each() {
+  local code=0
   for test in "$folder"/cpp/*_gpu; do
-    "$@" "$test" || return
+    "$@" "$test" || code=$?
   done
+  return $code
 }
 export folder
 export -f each
@@ -50,10 +52,10 @@ steps=(
   "memcheck|120|each $sanitizer --tool memcheck"
   "racecheck|120|each $sanitizer --tool racecheck"
   "initcheck|120|each $sanitizer --tool initcheck"
-  "chain|300|$python -m benchmarks chain --keep"
+  "chain|400|$python -m benchmarks chain --keep"
 )
 steps+=("game|400|$python -m benchmarks game --keep")
-for suite in gate subset_sum and_or gated_affine softmax_residual elastic_prox mask_inputs layer_game prefix path; do
+for suite in gate subset_sum and_or gated_affine softmax_residual elastic_prox mask_inputs layer_game prefix path effects; do
   steps+=("$suite|200|$python -m benchmarks $suite --keep")
 done
 steps+=(
@@ -73,7 +75,8 @@ fi
 
 stamp=$({
   echo "$gpu $TORCH_CUDA_ARCH_LIST"
-  find csrc pyinterp tests benchmarks setup.py CMakeLists.txt -type f -regex '.*\.\(py\|sh\|txt\|c[a-z]*\|h\)' \
+  $python -c 'import sys, torch; print(sys.executable, torch.__version__)'
+  find csrc pyinterp tests benchmarks setup.py pyproject.toml CMakeLists.txt -type f -regex '.*\.\(py\|sh\|txt\|toml\|c[a-z]*\|h\)' \
     -not -path 'benchmarks/results/*' -print0 | sort -z | xargs -0 sha256sum
 } | sha256sum)
 

@@ -37,6 +37,12 @@ struct Plan {
   }
 };
 
+#ifdef PYI_WIDE
+constexpr bool kStreams = true;
+#else
+constexpr bool kStreams = false;
+#endif
+
 // Copies past the caches: a line that is overwritten whole is not read from memory first.
 inline void stream(void* to, const void* from, int64_t bytes) {
   char* out = static_cast<char*>(to);
@@ -97,14 +103,14 @@ struct Space {
   std::vector<T> shown, stage;
 
   explicit Space(const Masking<T>& m)
-      : shown(m.plan.slots.empty() ? 0 : m.plan.tile), stage(m.past_caches ? m.plan.tile : 0) {}
+      : shown(m.plan.slots.empty() ? 0 : m.plan.tile), stage(kStreams && m.past_caches ? m.plan.tile : 0) {}
 
   T* begin(T* out) {
     return stage.empty() ? out : stage.data();
   }
-  void end(T* out, int64_t count) const {
+  void end(T* out, const T* made, int64_t count) const {
     if (!stage.empty()) {
-      stream(out, stage.data(), count * sizeof(T));
+      stream(out, made, count * sizeof(T));
     }
   }
 };
@@ -126,7 +132,7 @@ void copy_runs(const Masking<T>& m, int64_t tile, uint64_t bits, T* out, Space<T
       std::memcpy(to + first - start, from + at + first, (run->last - first) * sizeof(T));
       ++run;
     }
-    space.end(out + at + start, m.plan.count(tile));
+    space.end(out + at + start, to, m.plan.count(tile));
   }
 }
 
@@ -148,7 +154,7 @@ PYI_HD void blend_tile(const Masking<T>& m, int64_t tile, uint64_t bits, T* out,
     for (int64_t i = 0; i < count; ++i) {
       to[i] = static_cast<T>((x[i] & shown[i]) | (baseline[i] & static_cast<T>(~shown[i])));
     }
-    space.end(out + at, count);
+    space.end(out + at, to, count);
   }
 }
 

@@ -74,10 +74,10 @@ class Replay:
         except RuntimeError as error:
             torch.cuda.set_stream(here)
             self.close()
-            if isinstance(error, torch.OutOfMemoryError) or isinstance(
-                error.__context__, torch.OutOfMemoryError
-            ):
+            if isinstance(error, torch.OutOfMemoryError):
                 raise
+            if isinstance(error.__context__, torch.OutOfMemoryError):  # which ended the recording
+                raise error.__context__ from error
             self._recorded = False
             fix = "The search goes on without: the same result, more slowly."
             got = str(error).splitlines()[0]

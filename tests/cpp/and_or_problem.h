@@ -58,6 +58,15 @@ struct Tables {
       append(inverse, inverted(gram, d, slack));
       append(exact, inverted(gram, d, 0));
     }
+    for (auto* table : {&pairs, &paths}) {
+      table->shrink_to_fit();  // a read past the end is one past the allocation
+    }
+    for (auto* table : {&angles, &inverse, &exact}) {
+      table->shrink_to_fit();
+    }
+    for (auto* table : {&rounds, &kinds}) {
+      table->shrink_to_fit();
+    }
   }
 
   static double choose(int n, int k) { return k < 0 || k > n ? 0 : k == 0 ? 1 : choose(n, k - 1) * (n - k + 1) / k; }
@@ -221,6 +230,7 @@ inline Games some_games(int n, std::vector<double> bound, int64_t max_iterations
       values.push_back(std::sin(7.0 * i * i + 3.0 * game));
     }
   }
+  values.shrink_to_fit();
   return {n, values, bound, max_iterations, check};
 }
 

@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <new>
 #include <tuple>
 #include <type_traits>
@@ -44,6 +45,11 @@ using Blocks = std::map<uintptr_t, Block, std::less<>, Malloc<std::pair<const ui
 inline Blocks& blocks() {
   static Blocks& all = *::new (std::malloc(sizeof(Blocks))) Blocks;  // outlives every vector
   return all;
+}
+
+inline std::mutex& guard() {  // the driver has threads of its own
+  static std::mutex one;
+  return one;
 }
 
 inline void check(cudaError_t status, const char* what) {
@@ -130,11 +136,13 @@ void* operator new(size_t size) {
   if (memory == nullptr) {
     throw std::bad_alloc();
   }
+  const std::lock_guard lock(device_cuda::guard());
   device_cuda::blocks()[reinterpret_cast<uintptr_t>(memory)] = {size};
   return memory;
 }
 
 void operator delete(void* memory) noexcept {
+  const std::lock_guard lock(device_cuda::guard());
   device_cuda::blocks().erase(reinterpret_cast<uintptr_t>(memory));
   std::free(memory);
 }

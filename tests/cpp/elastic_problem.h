@@ -22,6 +22,7 @@ struct Problem {
       for (int64_t i = 0; i < count; ++i) {
         numbers->push_back(static_cast<S>(normal(random)));
       }
+      numbers->shrink_to_fit();  // a read past the end is one past the allocation
     }
   }
 

@@ -62,6 +62,9 @@ Problem<T> problem_of(Frame frame, int64_t run) {
   for (int64_t i = 0; i < frame.batch * frame.sample(); ++i) {
     p.wanted.push_back(masked(p, i));
   }
+  for (auto* numbers : {&p.players, &p.codes}) {
+    numbers->shrink_to_fit();  // a read past the end is one past the allocation
+  }
   return p;
 }
 

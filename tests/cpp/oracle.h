@@ -87,6 +87,7 @@ struct Problem {
     for (int64_t n = 0; grouped && n < site.segments; ++n) {
       group.push_back((n * 2 + 1) % kGroups);
     }
+    group.shrink_to_fit();  // a read past the end is one past the allocation
     solve();
   }
 

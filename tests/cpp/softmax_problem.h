@@ -29,6 +29,9 @@ struct Problem {
         weights.push_back(static_cast<S>(0.25 + i % 3));
       }
     }
+    logits.shrink_to_fit();  // a read past the end is one past the allocation
+    labels.shrink_to_fit();
+    weights.shrink_to_fit();
     define();
   }
 

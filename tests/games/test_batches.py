@@ -221,6 +221,7 @@ def test_ctrl_c_while_several_devices_work(tmp_path: Path) -> None:
 def test_a_gpu_has_its_next_batch_while_it_works_on_the_last() -> None:
     """What is waited for is the batch before the last: the worker finds the GPU busy, but for its first call."""
     busy = []
+    [torch.zeros(2, device="cuda").to("cpu", non_blocking=True) for _ in range(3)]  # pinned memory is there
 
     def worker(codes: Tensor) -> Tensor:
         busy.append(not torch.cuda.current_stream().query())
