@@ -53,8 +53,8 @@ steps=(
   "racecheck|120|each $sanitizer --tool racecheck"
   "initcheck|120|each $sanitizer --tool initcheck"
   "chain|400|$python -m benchmarks chain --keep"
+  "game|400|$python -m benchmarks game --keep"
 )
-steps+=("game|400|$python -m benchmarks game --keep")
 for suite in gate subset_sum and_or gated_affine softmax_residual elastic_prox mask_inputs layer_game prefix path effects; do
   steps+=("$suite|200|$python -m benchmarks $suite --keep")
 done
